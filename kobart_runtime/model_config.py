@@ -1,0 +1,141 @@
+"""What the runtime must know of a build: read from its `manifest.json`, checked at birth.
+
+A manifest lies in the build's root and, the same file, beside each `model.py`. The builder
+writes it (`builders/manifest.py`); this module reads the part that generation depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kobart_runtime.errors import BuildError
+from kobart_runtime.settings import GenerationSettings, Limits
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_FORMAT = 1
+ENCODER_FILE = "encoder.onnx"
+DECODER_FILE = "decoder.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenIds:
+    """Special ids, as the checkpoint and the build's overrides resolve them."""
+
+    bos: int | None
+    eos: tuple[int, ...]
+    pad: int
+    decoder_start: int
+    forced_bos: int | None = None
+    forced_eos: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """Dimensions of the engines."""
+
+    num_decoder_layers: int
+    num_heads: int  # of the decoder's attentions
+    head_dim: int
+    vocab_size: int
+    num_candidates: int  # K: candidates per row that the decode step returns
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """How text becomes source ids."""
+
+    add_bos: bool = False
+    add_eos: bool = False
+    newline: str = "keep"  # "keep", or "space": each newline becomes one space
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """One build, as the runtime sees it."""
+
+    name: str
+    runtime: str  # "onnxruntime", "tensorrt" or "torchscript", as really built
+    precision: str  # "fp32", "fp16" or "int8", as really built
+    ids: TokenIds
+    shape: ModelShape
+    tokenizer: TokenizerConfig
+    limits: Limits
+    defaults: GenerationSettings
+    artefacts: dict[str, str]  # file name -> sha256 of its bytes
+
+    @classmethod
+    def from_manifest(cls, path: Path) -> ModelConfig:
+        """Read a manifest.
+
+        Args:
+            path: A `manifest.json`.
+
+        Raises:
+            BuildError: The file is missing, is no JSON, or lacks a field.
+        """
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BuildError(f"{path} cannot be read: {error}; build again") from error
+        try:
+            return cls._from_dict(manifest)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BuildError(
+                f"{path} is not a manifest of this version ({error!r}); build again"
+            ) from error
+
+    @classmethod
+    def _from_dict(cls, manifest: dict[str, Any]) -> ModelConfig:
+        if manifest["format"] != MANIFEST_FORMAT:
+            raise ValueError(f"format {manifest['format']}, this runtime reads {MANIFEST_FORMAT}")
+        ids = dict(manifest["ids"])
+        return cls(
+            name=manifest["name"],
+            runtime=manifest["built"]["runtime"],
+            precision=manifest["built"]["precision"],
+            ids=TokenIds(**{**ids, "eos": tuple(ids["eos"])}),
+            shape=ModelShape(**manifest["shape"]),
+            tokenizer=TokenizerConfig(**manifest["tokenizer"]),
+            limits=Limits(**manifest["limits"]),
+            defaults=GenerationSettings(**manifest["defaults"]),
+            artefacts=dict(manifest["artefacts"]),
+        )
+
+
+def verify_artefacts(folder: Path, artefacts: dict[str, str], names: list[str]) -> None:
+    """Compare files with the sha256 that the manifest states for them.
+
+    Args:
+        folder: Where the files lie.
+        artefacts: File name -> sha256, from the manifest.
+        names: The files to check.
+
+    Raises:
+        BuildError: A file is missing or its bytes are not those that were built.
+    """
+    for name in names:
+        path = folder / name
+        if name not in artefacts:
+            raise BuildError(f"the manifest beside {path} does not name it; build again")
+        if not path.is_file():
+            raise BuildError(f"{path} is missing; build again")
+        actual = sha256_of(path)
+        if actual != artefacts[name]:
+            raise BuildError(
+                f"{path} is corrupt: sha256 {actual}, the manifest says {artefacts[name]}; "
+                "build again"
+            )
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
