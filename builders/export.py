@@ -40,7 +40,7 @@ def export_encoder(model: BartForConditionalGeneration, path: Path) -> None:
     Inputs int32[R, S] ids and mask; outputs, for each decoder layer, the cross-attention key and
     value, float32[R, H, S, D].
     """
-    num_layers = model.config.decoder_layers
+    num_layers: int = model.config.decoder_layers
     outputs = [name for layer in range(num_layers) for name in bindings.present_cross(layer)]
     ids = torch.ones(2, 3, dtype=torch.int32)
     _export(

@@ -1,0 +1,110 @@
+"""The model runner over ONNX Runtime on the CPU; K/V stay in host memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from kobart_runtime import bindings
+from kobart_runtime.errors import EngineError
+from kobart_runtime.host_kv_cache import HostKvCache
+from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
+from kobart_runtime.model_runner import StepInputs, StepOutput
+
+
+class OnnxRuntimeRunner:
+    """See `model_runner.ModelRunner`."""
+
+    def __init__(self, folder: Path, shape: ModelShape, num_threads: int = 0) -> None:
+        """Open the two engines.
+
+        Args:
+            folder: Holds `encoder.onnx` and `decoder.onnx`.
+            shape: Their dimensions, from the manifest.
+            num_threads: Threads of each engine; 0 takes one per physical core.
+
+        Raises:
+            EngineError: A file is no ONNX graph, or differs from the manifest.
+        """
+        self._shape = shape
+        self.num_candidates = shape.num_candidates
+        self.vocab_size = shape.vocab_size
+        self._encoder = open_session(folder / ENCODER_FILE, num_threads)
+        self._decoder = open_session(folder / DECODER_FILE, num_threads)
+        layers = range(shape.num_decoder_layers)
+        self._past_self = [name for layer in layers for name in bindings.past_self(layer)]
+        self._past_cross = [name for layer in layers for name in bindings.past_cross(layer)]
+        present = [name for layer in layers for name in bindings.present_self(layer)]
+        self._cross_outputs = [name for layer in layers for name in bindings.present_cross(layer)]
+        self._step_outputs = [bindings.CANDIDATE_LOGPROBS, bindings.CANDIDATE_IDS, *present]
+        self._check_outputs()
+
+    def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
+        """Cross-attention K/V of each decoder layer, each float32[R, H, S, D]."""
+        feeds = {bindings.INPUT_IDS: input_ids, bindings.ATTENTION_MASK: attention_mask}
+        return _run(self._encoder, self._cross_outputs, feeds)
+
+    def new_cache(self, num_slots: int, num_entries: int, source_len: int) -> HostKvCache:
+        """Room for K/V, zeroed."""
+        return HostKvCache(self._shape, np.float32, num_slots, num_entries, source_len)
+
+    def decode_step(
+        self, cache: HostKvCache, inputs: StepInputs, *, want_logits: bool
+    ) -> StepOutput:
+        """Run one step and write its K/V to `inputs.new_entries` of the cache."""
+        num_requests = inputs.decoder_input_ids.shape[0]
+        feeds = {
+            bindings.DECODER_INPUT_IDS: inputs.decoder_input_ids,
+            bindings.POSITION_IDS: inputs.position_ids,
+            bindings.ENCODER_ATTENTION_MASK: cache.encoder_attention_mask[:num_requests],
+            bindings.DECODER_ATTENTION_MASK: inputs.decoder_attention_mask,
+        }
+        # Leading slices of C-contiguous arrays: ONNX Runtime reads them where they lie.
+        for name, array in zip(self._past_self, cache.self_kv, strict=True):
+            feeds[name] = array[:num_requests]
+        for name, array in zip(self._past_cross, cache.cross_kv, strict=True):
+            feeds[name] = array[:num_requests]
+        names = [*self._step_outputs, bindings.LOGITS] if want_logits else self._step_outputs
+        logprobs, ids, *present = _run(self._decoder, names, feeds)
+        logits = present.pop() if want_logits else None
+        cache.write(inputs.new_entries, present)
+        return StepOutput(logprobs, ids, logits)
+
+    def _check_outputs(self) -> None:
+        outputs = {output.name: output.shape for output in self._decoder.get_outputs()}
+        wanted = {
+            bindings.LOGITS: self._shape.vocab_size,
+            bindings.CANDIDATE_IDS: self._shape.num_candidates,
+        }
+        for name, size in wanted.items():
+            if name not in outputs or outputs[name][-1] != size:
+                raise EngineError(
+                    f"{DECODER_FILE} gives {name} {outputs.get(name)}, the manifest says "
+                    f"[.., .., {size}]; build again"
+                )
+
+
+def open_session(path: Path, num_threads: int = 0) -> onnxruntime.InferenceSession:
+    """Open an ONNX file on the CPU.
+
+    Raises:
+        EngineError: The file cannot be loaded.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3  # errors; its warnings are about its own fallbacks
+    try:
+        return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise EngineError(f"{path} cannot be loaded: {error}") from error
+
+
+def _run(
+    session: onnxruntime.InferenceSession, outputs: list[str], feeds: dict[str, np.ndarray]
+) -> list[np.ndarray]:
+    try:
+        return session.run(outputs, feeds)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise EngineError(f"ONNX Runtime failed: {error}") from error
