@@ -1,0 +1,24 @@
+"""Python client of a served KoBART: text in, typed summaries out, over Triton's gRPC port."""
+
+from client.async_client import AsyncKobartClient
+from client.config import RetryPolicy
+from client.errors import (
+    ClientClosedError,
+    ModelNotReadyError,
+    ServerError,
+    ServerUnreachableError,
+)
+from client.results import Summary, SummaryChunk
+from client.sync_client import KobartClient
+
+__all__ = [
+    "AsyncKobartClient",
+    "ClientClosedError",
+    "KobartClient",
+    "ModelNotReadyError",
+    "RetryPolicy",
+    "ServerError",
+    "ServerUnreachableError",
+    "Summary",
+    "SummaryChunk",
+]

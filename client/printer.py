@@ -1,0 +1,60 @@
+"""What `kobart-summarize` prints: summaries on standard output, errors on standard error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+from client.documents import Document
+from client.errors import ModelNotReadyError, ServerUnreachableError
+from client.results import Summary
+from kobart_runtime.errors import KobartError
+
+
+class Printer:
+    """Prints results and remembers whether there was an error."""
+
+    def __init__(self, *, as_json: bool, with_names: bool) -> None:
+        self._as_json = as_json
+        self._with_names = with_names
+        self._errors: set[str] = set()
+        self._num_begun = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 once an error was printed."""
+        return 1 if self._errors else 0
+
+    def summary(self, document: Document, summary: Summary) -> None:
+        """Print a whole summary."""
+        if self._as_json:
+            fields = {"file": document.name, **dataclasses.asdict(summary)}
+            print(json.dumps(fields, ensure_ascii=False), flush=True)
+        else:
+            self.begin(document)
+            self.piece(summary.text)
+            self.end()
+
+    def begin(self, document: Document) -> None:
+        """Name the document that follows, if there are several."""
+        if self._with_names:
+            print("\n" * bool(self._num_begun) + f"==> {document.name} <==", flush=True)
+        self._num_begun += 1
+
+    def piece(self, text: str) -> None:
+        """Print a part of a summary at once."""
+        print(text, end="", flush=True)
+
+    def end(self) -> None:
+        """Close a summary's last line."""
+        print(flush=True)
+
+    def error(self, error: KobartError, document: Document | None = None) -> None:
+        """Print an error, once; an error of the server as a whole names no document."""
+        server_wide = isinstance(error, ServerUnreachableError | ModelNotReadyError)
+        where = f"{document.name}: " if document and self._with_names and not server_wide else ""
+        line = f"error: {error.code}: {where}{error}"
+        if line not in self._errors:
+            self._errors.add(line)
+            print(line, file=sys.stderr, flush=True)
