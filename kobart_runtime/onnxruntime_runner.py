@@ -44,7 +44,7 @@ class OnnxRuntimeRunner:
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
         """Cross-attention K/V of each decoder layer, each float32[R, H, S, D]."""
         feeds = {bindings.INPUT_IDS: input_ids, bindings.ATTENTION_MASK: attention_mask}
-        return _run(self._encoder, self._cross_outputs, feeds)
+        return run_session(self._encoder, self._cross_outputs, feeds)
 
     def new_cache(self, num_slots: int, num_entries: int, source_len: int) -> HostKvCache:
         """Room for K/V, zeroed."""
@@ -67,7 +67,7 @@ class OnnxRuntimeRunner:
         for name, array in zip(self._past_cross, cache.cross_kv, strict=True):
             feeds[name] = array[:num_requests]
         names = [*self._step_outputs, bindings.LOGITS] if want_logits else self._step_outputs
-        logprobs, ids, *present = _run(self._decoder, names, feeds)
+        logprobs, ids, *present = run_session(self._decoder, names, feeds)
         logits = present.pop() if want_logits else None
         cache.write(inputs.new_entries, present)
         return StepOutput(logprobs, ids, logits)
@@ -101,9 +101,14 @@ def open_session(path: Path, num_threads: int = 0) -> onnxruntime.InferenceSessi
         raise EngineError(f"{path} cannot be loaded: {error}") from error
 
 
-def _run(
+def run_session(
     session: onnxruntime.InferenceSession, outputs: list[str], feeds: dict[str, np.ndarray]
 ) -> list[np.ndarray]:
+    """Run a session.
+
+    Raises:
+        EngineError: The engine refused the inputs or failed.
+    """
     try:
         return session.run(outputs, feeds)
     except Exception as error:  # ONNX Runtime's exceptions share no base class

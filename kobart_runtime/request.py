@@ -42,6 +42,7 @@ class Request:
     settings: GenerationSettings
     listener: Listener
     stream: bool = False
+    timeout_s: float = float("inf")  # from arrival to the last response
     abort: KobartError | None = None
     number: int = field(default_factory=lambda: next(_numbers))
     arrived_s: float = field(default_factory=time.monotonic)
@@ -51,3 +52,8 @@ class Request:
     def source_len(self) -> int:
         """S, source tokens."""
         return len(self.input_ids)
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the deadline; negative once it has passed."""
+        return self.arrived_s + self.timeout_s - time.monotonic()

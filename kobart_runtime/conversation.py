@@ -1,0 +1,137 @@
+"""One request's way back: tokens become text, results become answers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from kobart_runtime.detokenizer import StreamingDetokenizer
+from kobart_runtime.errors import KobartError, RequestError
+from kobart_runtime.metrics import Metrics
+from kobart_runtime.request import Request
+from kobart_runtime.search import Generated
+from kobart_runtime.tokenizer import Source, Tokenizer
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response of the front model; a streamed request gets several."""
+
+    text: str  # the summary; when streaming, the new piece of it
+    output_ids: tuple[int, ...]  # likewise
+    num_input_tokens: int  # after truncation
+    num_output_tokens: int  # all ids so far, of earlier chunks too
+    truncated: bool
+    finish_reason: str  # "stop" or "length"; "" on all chunks but the last
+
+
+class Sink(Protocol):
+    """Where the answers of one request go."""
+
+    def send(self, answer: Answer, *, final: bool) -> None:
+        """Send one response; after a final one comes nothing."""
+
+    def fail(self, error: KobartError) -> None:
+        """Send an error; after it comes nothing."""
+
+    def is_cancelled(self) -> bool:
+        """Whether the caller has gone away."""
+
+
+class Conversation:
+    """Listens to the loop and answers on the responder's thread.
+
+    The loop's thread only hands over (`tell`): a slow caller or a long text does not hold up the
+    next decode step.
+    """
+
+    request: Request  # set once both exist
+
+    def __init__(
+        self,
+        source: Source,
+        tokenizer: Tokenizer,
+        sink: Sink,
+        *,
+        metrics: Metrics,
+        tell: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self.sink = sink
+        self.on_closed: Callable[[], object] = lambda: None
+        self._source = source
+        self._tokenizer = tokenizer
+        self._metrics = metrics
+        self._tell = tell
+        self._detokenizer = StreamingDetokenizer(tokenizer)
+        self._num_told = 0  # ids sent in chunks
+        self._unsent_ids: list[int] = []  # ids whose text waits for the next token
+
+    def on_tokens(self, ids: Sequence[int]) -> None:
+        """See `request.Listener`."""
+        self._tell(partial(self._answer, self._send_chunk, list(ids)))
+
+    def on_finished(self, generated: Generated) -> None:
+        """See `request.Listener`."""
+        self._tell(partial(self._answer, self._send_final, generated))
+
+    def on_failed(self, error: KobartError) -> None:
+        """See `request.Listener`."""
+        self._tell(partial(self._answer, self._send_error, error))
+
+    def _answer(self, send: Callable[..., None], argument: object) -> None:
+        """Send, and stay up if the caller's side broke."""
+        try:
+            send(argument)
+        except Exception:
+            _logger.exception("request %d: a response could not be sent", self.request.number)
+            self.request.abort = self.request.abort or RequestError("the response was not taken")
+
+    def _send_chunk(self, ids: list[int]) -> None:
+        self._unsent_ids += ids
+        text = self._detokenize(lambda: self._detokenizer.push(ids))
+        if text:
+            self._send(text, tuple(self._unsent_ids), "", final=False)
+            self._num_told += len(self._unsent_ids)
+            self._unsent_ids = []
+
+    def _send_final(self, generated: Generated) -> None:
+        self.on_closed()
+        self._metrics.add(requests_finished=1)
+        ids = generated.ids[self._num_told :]
+        unseen = ids[len(self._unsent_ids) :]
+        if self.request.stream:
+            text = self._detokenize(
+                lambda: self._detokenizer.push(unseen) + self._detokenizer.finish()
+            )
+        else:
+            text = self._detokenize(lambda: self._tokenizer.decode(ids))
+        self._send(text, ids, generated.finish_reason, final=True)
+
+    def _send_error(self, error: KobartError) -> None:
+        self.on_closed()
+        aborted = isinstance(error, RequestError)
+        self._metrics.add(**{"requests_cancelled" if aborted else "requests_failed": 1})
+        self.sink.fail(error)
+
+    def _send(self, text: str, ids: tuple[int, ...], reason: str, *, final: bool) -> None:
+        answer = Answer(
+            text=text,
+            output_ids=ids,
+            num_input_tokens=len(self._source.input_ids),
+            num_output_tokens=self._num_told + len(ids),
+            truncated=self._source.truncated,
+            finish_reason=reason,
+        )
+        self.sink.send(answer, final=final)
+
+    def _detokenize(self, work: Callable[[], str]) -> str:
+        started = time.monotonic()
+        text = work()
+        self._metrics.add(detokenize_seconds=time.monotonic() - started)
+        return text

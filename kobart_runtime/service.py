@@ -1,0 +1,182 @@
+"""Text in, summary out: what stands between Triton's requests and the generation loop.
+
+    submit: validate -> tokenize -> queue          on the caller's thread
+    the loop: encode, decode, select               on the loop's thread
+    answers: detokenize -> send                    on the responder's thread
+
+The responder also looks after requests on their way: it notices cancelled and overdue ones. A
+request that `submit` accepts is answered exactly once; one that it refuses is not answered.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kobart_runtime.conversation import Answer, Conversation, Sink
+from kobart_runtime.errors import (
+    BuildError,
+    DeadlineExceededError,
+    InputTooLongError,
+    InvalidArgumentError,
+    KobartError,
+    RequestCancelledError,
+    RequestError,
+)
+from kobart_runtime.generation_loop import GenerationLoop
+from kobart_runtime.metrics import Metrics
+from kobart_runtime.model_config import (
+    DECODER_FILE,
+    ENCODER_FILE,
+    MANIFEST_NAME,
+    TOKENIZER_FILE,
+    ModelConfig,
+    verify_artefacts,
+)
+from kobart_runtime.model_runner import ModelRunner
+from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
+from kobart_runtime.request import Request
+from kobart_runtime.tokenizer import Tokenizer
+
+__all__ = ["Answer", "Call", "Sink", "SummarizationService"]
+
+_POLL_SECONDS = 0.05  # how often cancelled and overdue requests are looked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One request as it arrives."""
+
+    text: bytes  # UTF-8
+    settings: Mapping[str, object] = field(default_factory=dict)  # those that were given
+    stream: bool = False
+    timeout_s: float | None = None  # the caller's own; the build's limit holds as well
+
+
+class SummarizationService:
+    """One model, from load to unload."""
+
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer, runner: ModelRunner) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self._tokenizer = tokenizer
+        self._loop = GenerationLoop(runner, config, self.metrics)
+        self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._open: dict[int, Conversation] = {}  # request number -> not yet answered
+        self._responder = threading.Thread(target=self._respond, name="responder", daemon=True)
+        self._responder.start()
+
+    @classmethod
+    def open(cls, folder: Path) -> SummarizationService:
+        """Load a build's front model from its version folder.
+
+        Raises:
+            BuildError: The manifest or a file is missing or not what was built.
+            EngineError: An engine cannot be loaded.
+        """
+        config = ModelConfig.from_manifest(folder / MANIFEST_NAME)
+        if config.runtime != "onnxruntime":
+            raise BuildError(f"this build needs the {config.runtime} runtime, which is not here")
+        names = [ENCODER_FILE, DECODER_FILE, TOKENIZER_FILE]
+        verify_artefacts(folder, config.artefacts, names)
+        tokenizer = Tokenizer(
+            folder / TOKENIZER_FILE,
+            config.tokenizer,
+            config.ids,
+            max_source_length=config.limits.max_source_length,
+            vocab_size=config.shape.vocab_size,
+        )
+        return cls(config, tokenizer, OnnxRuntimeRunner(folder, config.shape))
+
+    def submit(self, call: Call, sink: Sink) -> None:
+        """Accept a request; everything else is told to `sink`, on the responder's thread.
+
+        Raises:
+            RequestError: The request is refused; `sink` is not used.
+        """
+        self.metrics.add(requests_received=1)
+        try:
+            self._loop.check_room()
+            conversation = self._converse(call, sink)
+            self._open[conversation.request.number] = conversation
+            try:
+                self._loop.submit(conversation.request)
+            except KobartError:
+                del self._open[conversation.request.number]
+                raise
+        except RequestError:
+            self.metrics.add(requests_rejected=1)
+            raise
+
+    def close(self) -> None:
+        """Answer what was accepted, then stop both threads."""
+        self._loop.close()
+        self._events.put(None)
+        self._responder.join()
+
+    @property
+    def num_open(self) -> int:
+        """Requests accepted and not yet answered."""
+        return len(self._open)
+
+    def _converse(self, call: Call, sink: Sink) -> Conversation:
+        limits = self.config.limits
+        if len(call.text) > limits.max_input_bytes:
+            raise InputTooLongError(
+                f"text_input has {len(call.text)} bytes, limit {limits.max_input_bytes}: shorten "
+                "it, or rebuild with a larger --max-input-bytes"
+            )
+        settings = self.config.defaults.override(call.settings)
+        settings.check(limits)
+        started = time.monotonic()
+        source = self._tokenizer.encode(_decode_utf8(call.text))
+        self.metrics.add(tokenize_seconds=time.monotonic() - started)
+        conversation = Conversation(
+            source, self._tokenizer, sink, metrics=self.metrics, tell=self._events.put
+        )
+        timeout_s = min(limits.max_request_seconds, call.timeout_s or limits.max_request_seconds)
+        conversation.request = Request(
+            source.input_ids, settings, conversation, stream=call.stream, timeout_s=timeout_s
+        )
+        conversation.on_closed = lambda: self._open.pop(conversation.request.number, None)
+        return conversation
+
+    def _respond(self) -> None:
+        next_poll_s = 0.0
+        while True:
+            try:
+                event = self._events.get(timeout=_POLL_SECONDS)
+                if event is None:
+                    return
+                event()
+            except queue.Empty:
+                pass
+            if time.monotonic() >= next_poll_s:
+                self._look_after_open()
+                next_poll_s = time.monotonic() + _POLL_SECONDS
+
+    def _look_after_open(self) -> None:
+        """Mark cancelled and overdue requests; the loop fails them between two steps."""
+        for conversation in list(self._open.values()):
+            request = conversation.request
+            if request.abort is None:
+                if request.seconds_left < 0:
+                    request.abort = DeadlineExceededError(
+                        f"the request took longer than {request.timeout_s:g} s: ask for fewer "
+                        "tokens or beams, or allow more time"
+                    )
+                elif conversation.sink.is_cancelled():
+                    request.abort = RequestCancelledError("the caller cancelled the request")
+
+
+def _decode_utf8(text: bytes) -> str:
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(
+            f"text_input is not valid UTF-8 at byte {error.start}: send well-formed text"
+        ) from error

@@ -1,0 +1,53 @@
+"""The decoder engine as a Triton model of its own, so that perf_analyzer can measure it alone.
+
+The front model does not call it: `kobart` opens the same file in its own process.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+# Before the server's working directory, which may hold another kobart_runtime.
+_FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(_FOLDER))
+
+from kobart_runtime.errors import KobartError  # noqa: E402
+from kobart_runtime.model_config import (  # noqa: E402
+    DECODER_FILE,
+    MANIFEST_NAME,
+    ModelConfig,
+    verify_artefacts,
+)
+from kobart_runtime.onnxruntime_runner import open_session, run_session  # noqa: E402
+
+
+class TritonPythonModel:
+    """One ONNX Runtime session."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the engine beside this file; any reason not to fails the load with its message."""
+        try:
+            config = ModelConfig.from_manifest(_FOLDER / MANIFEST_NAME)
+            verify_artefacts(_FOLDER, config.artefacts, [DECODER_FILE])
+            self._session = open_session(_FOLDER / DECODER_FILE)
+        except KobartError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Run each request as it is: their shapes differ."""
+        return [self._infer(request) for request in requests]
+
+    def _infer(self, request: Any) -> Any:
+        feeds = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        names = request.requested_output_names()
+        try:
+            arrays = run_session(self._session, names, feeds)
+        except KobartError as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.status_message))
+        return pb_utils.InferenceResponse(
+            [pb_utils.Tensor(name, array) for name, array in zip(names, arrays, strict=True)]
+        )
