@@ -1,17 +1,17 @@
 """Every error of this project, and the status code each one gives a caller.
 
-    KobartError
-    ├── ConfigError              a setting of ours is wrong
-    ├── CheckpointError          a checkpoint cannot be served as it is
-    ├── BuildError               a build failed or is not what it says it is
-    ├── EngineError              an engine refused its inputs or failed to run
-    ├── SlotStateError           a slot was used out of turn (a defect of ours)
-    └── RequestError             one request cannot be answered
-        ├── InvalidArgumentError     a field of the request is out of range
-        │   └── InputTooLongError    the text is above the byte limit
-        ├── OverloadedError          the queue is full: try again later
-        ├── RequestCancelledError    the caller went away
-        └── DeadlineExceededError    the request ran out of time
+KobartError
+├── ConfigError              a setting of ours is wrong
+├── CheckpointError          a checkpoint cannot be served as it is
+├── BuildError               a build failed or is not what it says it is
+├── EngineError              an engine refused its inputs or failed to run
+├── SlotStateError           a slot was used out of turn (a defect of ours)
+└── RequestError             one request cannot be answered
+    ├── InvalidArgumentError     a field of the request is out of range
+    │   └── InputTooLongError    the text is above the byte limit
+    ├── OverloadedError          the queue is full: try again later
+    ├── RequestCancelledError    the caller went away
+    └── DeadlineExceededError    the request ran out of time
 """
 
 from __future__ import annotations
