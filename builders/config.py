@@ -1,0 +1,175 @@
+"""The options of a build: one dataclass behind the flags and the YAML file.
+
+Each field is a flag (`max_beams` = `--max-beams`) and a YAML key; its default, help and choices
+are written here alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from builders.paths import DEFAULT_CHECKPOINT
+from kobart_runtime.errors import ConfigError
+from kobart_runtime.model_config import TokenizerConfig
+from kobart_runtime.settings import Limits
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def _option(
+    default: Any, kind: type, text: str, *, metavar: str = "N", choices: tuple[str, ...] = ()
+) -> Any:
+    metadata = {"kind": kind, "help": text, "metavar": metavar, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """What to build, from what, and what the build will accept."""
+
+    checkpoint: str = _option(
+        DEFAULT_CHECKPOINT,
+        str,
+        "folder or hub id of a BartForConditionalGeneration, or kobart-base-random: the full "
+        "size with seeded random weights, for speed measurements",
+        metavar="DIR_OR_HUB_ID",
+    )
+    precision: str = _option("fp32", str, "floating type of the engines", choices=("fp32",))
+    runtime: str = _option("auto", str, "what runs the engines", choices=("auto", "onnxruntime"))
+    output: str | None = _option(
+        None,
+        str,
+        "folder of the build, replaced only with --force (default: build/MODEL_NAME-PRECISION)",
+        metavar="DIR",
+    )
+    model_name: str = _option(
+        "kobart",
+        str,
+        "name of the front model; its engines are NAME_encoder and NAME_decoder",
+        metavar="NAME",
+    )
+    max_queue_size: int = _option(
+        Limits.max_queue_size, int, "waiting requests; one more is refused at once"
+    )
+    max_request_seconds: float = _option(
+        Limits.max_request_seconds, float, "from arrival to the last response", metavar="SECONDS"
+    )
+    max_input_bytes: int = _option(Limits.max_input_bytes, int, "UTF-8 bytes of one text")
+    max_batch_size: int = _option(Limits.max_batch_size, int, "requests decoded together")
+    max_source_length: int | None = _option(
+        None,
+        int,
+        "source tokens; longer sources are truncated "
+        f"(default: {Limits.max_source_length}, or the model's positions if fewer)",
+    )
+    max_target_length: int | None = _option(
+        None,
+        int,
+        "generated tokens a request may ask for "
+        f"(default: {Limits.max_target_length}, or the model's positions if fewer)",
+    )
+    max_beams: int = _option(Limits.max_beams, int, "beams a request may ask for")
+    decoder_start_token_id: int | None = _option(
+        None, int, "first decoder token (default: the checkpoint's)", metavar="ID"
+    )
+    forced_eos_token_id: int | None = _option(
+        None, int, "last token at the length limit (default: the checkpoint's)", metavar="ID"
+    )
+    add_bos: bool = _option(TokenizerConfig.add_bos, bool, "put bos before the source tokens")
+    add_eos: bool = _option(TokenizerConfig.add_eos, bool, "put eos after the source tokens")
+    newline: str = _option(
+        TokenizerConfig.newline,
+        str,
+        "newlines of the text: kept, or each one replaced by a space (as many trainers do)",
+        choices=("keep", "space"),
+    )
+    force: bool = _option(
+        False, bool, "replace an existing build, and deliver one that failed its accuracy gate"
+    )
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            _check_choice(option.name, getattr(self, option.name), option.metadata["choices"])
+        if not MODEL_NAME.fullmatch(self.model_name):
+            raise ConfigError(
+                "model_name must be 1..100 letters, digits, '.', '_' or '-' and begin with a "
+                f"letter or digit, got {self.model_name!r}"
+            )
+        if not math.isfinite(self.max_request_seconds):
+            raise ConfigError(
+                f"max_request_seconds must be a finite number, got {self.max_request_seconds}"
+            )
+        self.limits(Limits.max_source_length, Limits.max_target_length)
+
+    def limits(self, max_source_length: int, max_target_length: int) -> Limits:
+        """The build's limits; the two lengths stand in where none was asked for.
+
+        Raises:
+            ConfigError: A limit is not above 0.
+        """
+        given = {limit.name: getattr(self, limit.name) for limit in fields(Limits)}
+        if self.max_source_length is None:
+            given["max_source_length"] = max_source_length
+        if self.max_target_length is None:
+            given["max_target_length"] = max_target_length
+        return Limits(**given)
+
+    @property
+    def tokenizer(self) -> TokenizerConfig:
+        """How the build's text becomes source ids."""
+        return TokenizerConfig(add_bos=self.add_bos, add_eos=self.add_eos, newline=self.newline)
+
+    @property
+    def output_folder(self) -> Path:
+        """Absolute path of the build."""
+        default = f"build/{self.model_name}-{self.precision}"
+        return Path(self.output or default).resolve()
+
+
+OPTIONS = {option.name: option for option in fields(BuildConfig)}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Options from a YAML file; keys are the flags' names, with `-` or `_`.
+
+    Raises:
+        ConfigError: The file cannot be read, is no mapping, or has an unknown key or a value of
+            the wrong type.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path} cannot be read: {error}") from error
+    if not isinstance(loaded, Mapping):
+        raise ConfigError(f"--config {path} must hold `option: value` lines, got {loaded!r}")
+    return dict(_check_option(path, str(key), value) for key, value in loaded.items())
+
+
+def _check_option(path: Path, key: str, value: object) -> tuple[str, object]:
+    name = key.replace("-", "_")
+    if name not in OPTIONS:
+        raise ConfigError(f"{path}: unknown option {key!r}{_near(name)}")
+    kind = OPTIONS[name].metadata["kind"]
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{path}: {key} must be a {kind.__name__}, got {value!r}")
+    return name, value
+
+
+def _near(name: str) -> str:
+    near = difflib.get_close_matches(name, OPTIONS, n=3)
+    named = [option.replace("_", "-") for option in near or OPTIONS]
+    return f"; did you mean {', '.join(named)}?" if near else f"; valid are {', '.join(named)}"
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if choices and value not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -1,0 +1,60 @@
+"""What a build prints: one line a step, what deserves a notice, and the summary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from builders.manifest import BuildFacts
+from builders.repository import Layout
+
+NUM_STEPS = 5
+
+
+@contextmanager
+def step(number: int, text: str) -> Iterator[None]:
+    """Announce a step, and tell its seconds or its failure."""
+    print(f"[{number}/{NUM_STEPS}] {text} ...", end=" ", flush=True)
+    started = time.perf_counter()
+    try:
+        yield
+    except BaseException:
+        print("failed", flush=True)
+        raise
+    print(f"{time.perf_counter() - started:.1f} s", flush=True)
+
+
+def print_lines(label: str, lines: Iterable[str]) -> None:
+    """Print each line behind a label."""
+    for line in lines:
+        print(f"{label}: {line}", flush=True)
+
+
+def print_summary(facts: BuildFacts, output: Path) -> None:
+    """Say what was built, how exact it is, where it lies and what to do next."""
+    ids, verification, asked = facts.checkpoint.ids, facts.verification, facts.config
+    print(
+        f"ids:       bos {ids.bos}, eos {list(ids.eos)}, pad {ids.pad}, "
+        f"decoder start {ids.decoder_start}, "
+        f"forced bos {ids.forced_bos}, forced eos {ids.forced_eos}\n"
+        f"precision: {facts.artefact.precision} built, {asked.precision} requested\n"
+        f"runtime:   {facts.runtime} built, {asked.runtime} requested\n"
+        f"max error: {verification.max_abs_error_logits:.1e} on logits "
+        f"(gate {verification.gate:.0e}, {verification.samples} rows)\n"
+        f"size:      {_sizes(Layout(root=output, name=asked.model_name))}\n"
+        f"build:     {output}\n"
+        f"next:      kobart-serve {_shown(output)}"
+    )
+
+
+def _sizes(layout: Layout) -> str:
+    return ", ".join(
+        f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in layout.artefacts
+    )
+
+
+def _shown(path: Path) -> str:
+    """Relative to the working directory where it lies below it."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

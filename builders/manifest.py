@@ -1,0 +1,123 @@
+"""The manifest: what was asked for, what was built, and from what.
+
+`kobart_runtime/model_config.py` reads the part that generation depends on; the rest is for people
+and for later comparisons.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from builders.artefact import Artefact
+from builders.checkpoint import Checkpoint
+from builders.config import BuildConfig
+from builders.paths import CHECKOUT
+from builders.verification import Verification
+from kobart_runtime.model_config import MANIFEST_FORMAT, MANIFEST_NAME, ModelShape, sha256_of
+from kobart_runtime.settings import GenerationSettings, Limits
+
+PACKAGES = ("numpy", "onnx", "onnxruntime", "tokenizers", "torch", "transformers")
+DIMENSIONS = (
+    "d_model",
+    "encoder_layers",
+    "decoder_layers",
+    "encoder_attention_heads",
+    "decoder_attention_heads",
+    "encoder_ffn_dim",
+    "decoder_ffn_dim",
+    "max_position_embeddings",
+    "vocab_size",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildFacts:
+    """All that a manifest tells, each part from the step that knows it."""
+
+    config: BuildConfig
+    runtime: str  # really built
+    reason: str  # why this runtime
+    checkpoint: Checkpoint
+    shape: ModelShape
+    limits: Limits
+    defaults: GenerationSettings
+    artefact: Artefact  # as read back
+    verification: Verification
+
+
+def write_manifest(folder: Path, facts: BuildFacts, artefacts: Sequence[Path]) -> None:
+    """Write `manifest.json` into a build's root."""
+    manifest = describe(facts, artefacts)
+    text = json.dumps(manifest, ensure_ascii=False, indent=2)
+    (folder / MANIFEST_NAME).write_text(text + "\n", encoding="utf-8")
+
+
+def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
+    """The manifest as JSON values."""
+    config = facts.config
+    return {
+        "format": MANIFEST_FORMAT,
+        "name": config.model_name,
+        "requested": {"precision": config.precision, "runtime": config.runtime},
+        "built": {
+            "precision": facts.artefact.precision,
+            "precision_share": facts.artefact.precision_share,
+            "runtime": facts.runtime,
+            "reason": facts.reason,
+            "opset": facts.artefact.opset,
+            "gpu": None,
+        },
+        "ids": asdict(facts.checkpoint.ids),
+        "shape": asdict(facts.shape),
+        "tokenizer": asdict(config.tokenizer),
+        "limits": asdict(facts.limits),
+        "defaults": asdict(facts.defaults),
+        "artefacts": {path.name: sha256_of(path) for path in artefacts},
+        "artefact_bytes": {path.name: path.stat().st_size for path in artefacts},
+        "verification": asdict(facts.verification),
+        "checkpoint": _describe_checkpoint(facts.checkpoint),
+        "model": {name: getattr(facts.checkpoint.config, name) for name in DIMENSIONS},
+        "versions": {"kobart-triton": _own_version(), **_versions()},
+        "machine": {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))},
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
+    parameters = checkpoint.model.parameters()  # tied weights come once
+    return {
+        "source": checkpoint.source,
+        "trained": checkpoint.trained,
+        "tokenizer": checkpoint.tokenizer_source,
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "files": checkpoint.files,
+        "warnings": list(checkpoint.warnings),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _own_version() -> str:
+    """From the checkout that builds, which need not be installed."""
+    text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
+    return found[1] if found else "unknown"
+
+
+def _cpu_name() -> str:
+    """The processor's name; Linux tells it in a file alone."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
+    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()

@@ -1,0 +1,133 @@
+"""Lay out a Triton model repository around the engines of a build.
+
+    manifest.json
+    NAME/config.pbtxt           NAME/1/{model.py, manifest.json, tokenizer.json, kobart_runtime/,
+                                        encoder.onnx, decoder.onnx}
+    NAME_encoder/config.pbtxt   NAME_encoder/1/{model.py, manifest.json, kobart_runtime/,
+                                                encoder.onnx}
+    NAME_decoder/...            likewise with decoder.onnx
+
+Every model folder is self-contained: a server that fetches one of them alone can run it. Equal
+files are hard links of one another where the disk allows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from builders import triton_config
+from builders.paths import MODEL_REPOSITORY, RUNTIME_PACKAGE
+from kobart_runtime.errors import BuildError
+from kobart_runtime.model_config import (
+    DECODER_FILE,
+    ENCODER_FILE,
+    MANIFEST_NAME,
+    TOKENIZER_FILE,
+    ModelShape,
+)
+
+VERSION = "1"
+CONFIG_FILE = "config.pbtxt"
+MODEL_FILE = "model.py"
+ENGINE_FILES = {"encoder": ENCODER_FILE, "decoder": DECODER_FILE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the parts of a build lie."""
+
+    root: Path
+    name: str  # of the front model
+
+    @property
+    def front(self) -> Path:
+        """Version folder of the front model, where the originals of all shared files lie."""
+        return self.root / self.name / VERSION
+
+    def engine(self, role: str) -> Path:
+        """Version folder of the engine model `role`, encoder or decoder."""
+        return self.root / f"{self.name}_{role}" / VERSION
+
+    @property
+    def artefacts(self) -> list[Path]:
+        """The files that a manifest vouches for."""
+        return [self.front / name for name in (ENCODER_FILE, DECODER_FILE, TOKENIZER_FILE)]
+
+
+def check_sources() -> None:
+    """Refuse early to build from a tree that lacks parts.
+
+    Raises:
+        BuildError: A file of `model_repository/` is missing.
+    """
+    for model in ("kobart", *(f"kobart_{role}" for role in ENGINE_FILES)):
+        for path in (Path(CONFIG_FILE), Path(VERSION) / MODEL_FILE):
+            if not (MODEL_REPOSITORY / model / path).is_file():
+                raise BuildError(
+                    f"{MODEL_REPOSITORY / model / path} is missing: build from a full checkout"
+                )
+
+
+def write_front(layout: Layout, tokenizer: Path) -> None:
+    """Add all but the engines and the manifest to the front model's folder.
+
+    Raises:
+        BuildError: A config.pbtxt of `model_repository/` is malformed.
+    """
+    source = MODEL_REPOSITORY / "kobart"
+    shutil.copyfile(tokenizer, layout.front / TOKENIZER_FILE)
+    _copy_runtime(layout.front)
+    _copy_model(source, layout.front)
+    _write_config(layout.front, triton_config.front_config(source / CONFIG_FILE, layout.name))
+
+
+def link_models(layout: Layout, shape: ModelShape, max_batch_size: int) -> None:
+    """Spread the manifest, and make the two engine models from the front model's files.
+
+    Raises:
+        BuildError: A config.pbtxt of `model_repository/` is malformed.
+    """
+    _link(layout.root / MANIFEST_NAME, layout.front / MANIFEST_NAME)
+    for role, engine in ENGINE_FILES.items():
+        source = MODEL_REPOSITORY / f"kobart_{role}"
+        folder = layout.engine(role)
+        folder.mkdir(parents=True)
+        for name in (engine, MANIFEST_NAME):
+            _link(layout.front / name, folder / name)
+        _link_tree(layout.front / RUNTIME_PACKAGE.name, folder / RUNTIME_PACKAGE.name)
+        _copy_model(source, folder)
+        text = triton_config.engine_config(
+            source / CONFIG_FILE, f"{layout.name}_{role}", shape, max_batch_size
+        )
+        _write_config(folder, text)
+
+
+def _copy_runtime(folder: Path) -> None:
+    for path in sorted(RUNTIME_PACKAGE.rglob("*.py")):
+        target = folder / RUNTIME_PACKAGE.name / path.relative_to(RUNTIME_PACKAGE)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+
+
+def _copy_model(source: Path, folder: Path) -> None:
+    """Copy a model's Python files, which lie in its version folder as they do in a build."""
+    for path in sorted((source / VERSION).glob("*.py")):
+        shutil.copyfile(path, folder / path.name)
+
+
+def _write_config(folder: Path, text: str) -> None:
+    (folder.parent / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, copy_function=_link)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # no hard links on this disk
+        shutil.copyfile(source, target)
