@@ -99,13 +99,17 @@ def change(tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], object]], Pat
 def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer as fine-tunes have it: more added tokens, control ones among them."""
     path = tmp_path_factory.mktemp("fine_tuned")
-    backend = Backend.from_file(str(require(KOBART) / "tokenizer.json"))
-    backend.add_special_tokens(["<unused100>", "#Person1#", "[EOS]", "#PhoneNumber#"])
+    backend = Backend.from_file(str(require(KOBART_MINI) / "tokenizer.json"))
+    backend.add_special_tokens(["<unused100>", "#Speaker1#", "[EOS]", "#CarNumber#"])
     backend.add_tokens([AddedToken("<sep>", normalized=True), AddedToken("<unused101>")])
     backend.enable_truncation(4)
     backend.enable_padding(length=16)
     backend.save(str(path / "tokenizer.json"))
     return path
+
+
+def id_of(path: Path, token: str) -> int:
+    return int(Backend.from_file(str(path / "tokenizer.json")).get_vocab()[token])
 
 
 def klue_sentences() -> list[str]:
@@ -147,7 +151,7 @@ def test_a_document_of_100k_characters_equals_transformers(
     assert tokenizer.encode(text).input_ids.tolist() == reference(text)["input_ids"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_text_equals_transformers(text: str, tokenizer: Tokenizer, reference: Any) -> None:
     if text.strip():
@@ -155,12 +159,14 @@ def test_any_text_equals_transformers(text: str, tokenizer: Tokenizer, reference
 
 
 def test_added_tokens_of_a_fine_tune_keep_their_ids(fine_tuned: Path) -> None:
-    tokenizer = load(fine_tuned)
-    speaker, sep = 30_001, 30_004
-    ids = tokenizer.encode("#Person1#: 안녕 <sep> 응😀").input_ids.tolist()
-    assert ids[0] == speaker
-    assert sep in ids
-    assert tokenizer.decode(ids) == "#Person1#: 안녕 <sep> 응😀"
+    reference = Backend.from_file(str(fine_tuned / "tokenizer.json"))
+    reference.no_truncation()
+    reference.no_padding()
+    tokenizer, text = load(fine_tuned), "#Speaker1#: 안녕 <sep> 응😀 ＜ｓｅｐ＞ #CarNumber#"
+    ids = tokenizer.encode(text).input_ids.tolist()
+    assert {id_of(fine_tuned, name) for name in ("#Speaker1#", "<sep>", "#CarNumber#")} < set(ids)
+    assert ids == reference.encode(text).ids
+    assert tokenizer.decode(ids) == reference.decode(ids, skip_special_tokens=False)
 
 
 def test_every_other_added_token_is_parsed(checkpoint: Path, tokenizer: Tokenizer) -> None:
@@ -190,7 +196,7 @@ def test_typed_control_tokens_are_plain_text(
         assert not ids & (set(range(107)) - {UNK}), text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     pieces=st.lists(
         st.one_of(
@@ -219,12 +225,13 @@ def test_unknown_characters_still_become_unk(tokenizer: Tokenizer) -> None:
 
 
 def test_control_tokens_beyond_the_usual_ids(fine_tuned: Path) -> None:
-    ids = TokenIds(bos=0, eos=(1, 30_002), pad=3, decoder_start=2)
-    tokenizer = load(fine_tuned, ids=ids)
-    control_ids = {30_000, 30_002, 30_005}  # <unused100>, [EOS], <unused101>
-    text = "가<unused100>[EOS]나<unused101>＜ｕｎｕｓｅｄ１０１＞"
-    assert not control_ids & set(tokenizer.encode(text).input_ids.tolist())
-    assert tokenizer.decode([*sorted(control_ids), 30_003]) == "#PhoneNumber#"
+    names = ["<unused100>", "[EOS]", "<unused101>"]
+    control_ids = [id_of(fine_tuned, name) for name in names]
+    stop = TokenIds(bos=0, eos=(1, control_ids[1]), pad=3, decoder_start=2)
+    tokenizer = load(fine_tuned, ids=stop)
+    text = "가" + "나".join(names) + "＜ｕｎｕｓｅｄ１０１＞"
+    assert not set(control_ids) & set(tokenizer.encode(text).input_ids.tolist())
+    assert tokenizer.decode([*control_ids, id_of(fine_tuned, "#CarNumber#")]) == "#CarNumber#"
 
 
 def test_a_stop_token_that_is_a_word_stays_text(tokenizer: Tokenizer, checkpoint: Path) -> None:
@@ -236,7 +243,7 @@ def test_a_stop_token_that_is_a_word_stays_text(tokenizer: Tokenizer, checkpoint
 def test_merges_cannot_spell_a_control_token(change: Callable[..., Path]) -> None:
     def add_merges(definition: dict[str, Any]) -> None:
         definition["model"]["merges"] += [["<", "s"], ["<s", ">"]]
-        definition["model"]["vocab"]["<s"] = 5000
+        definition["model"]["vocab"]["<s"] = len(definition["model"]["vocab"])
 
     path = change(add_merges)
     assert Backend.from_file(str(path / "tokenizer.json")).encode("가＜ｓ＞").ids[-1] == 0
@@ -254,29 +261,22 @@ def test_output_drops_control_and_unknown_ids_and_keeps_emoji(tokenizer: Tokeniz
 # --- settings, limits, refusals ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("add_bos", "add_eos"), [(False, False), (True, False), (False, True), (True, True)]
-)
-@pytest.mark.parametrize("num_spare", [-1, 0, 1])
-def test_truncation_equals_transformers_with_a_template(
-    add_bos: bool, add_eos: bool, num_spare: int, checkpoint: Path
-) -> None:
+@pytest.mark.parametrize(("add_bos", "add_eos"), [(False, False), (True, False), (True, True)])
+def test_truncation_equals_transformers_with_a_template(add_bos: bool, add_eos: bool) -> None:
+    checkpoint = require(KOBART_MINI)
     reference = AutoTokenizer.from_pretrained(checkpoint)
     template = ("<s> " if add_bos else "") + "$A" + (" </s>" if add_eos else "")
     reference.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=template, special_tokens=[("<s>", 0), ("</s>", 1)]
     )
+    config = TokenizerConfig(add_bos=add_bos, add_eos=add_eos)
     text = "오늘은 날씨가 맑고 바람이 분다. " * 20
-    limit = len(reference(text)["input_ids"]) + num_spare
-    tokenizer = load(
-        checkpoint,
-        config=TokenizerConfig(add_bos=add_bos, add_eos=add_eos),
-        max_source_length=limit,
-    )
-    source = tokenizer.encode(text)
-    expected = reference(text, truncation=True, max_length=limit)["input_ids"]
-    assert source.input_ids.tolist() == expected
-    assert source.truncated == (num_spare < 0)
+    num_ids = len(reference(text)["input_ids"])
+    for limit in (num_ids - 1, num_ids, num_ids + 1):
+        source = load(checkpoint, config=config, max_source_length=limit).encode(text)
+        expected = reference(text, truncation=True, max_length=limit)["input_ids"]
+        assert source.input_ids.tolist() == expected
+        assert source.truncated == (limit < num_ids)
 
 
 def test_a_template_of_the_file_is_followed_and_not_doubled(change: Callable[..., Path]) -> None:
@@ -297,8 +297,9 @@ def test_a_template_of_the_file_is_followed_and_not_doubled(change: Callable[...
 
 
 def test_saved_truncation_and_padding_are_ignored(fine_tuned: Path) -> None:
-    assert load(fine_tuned).encode("안녕").input_ids.tolist() == [22465]
-    assert len(load(fine_tuned).encode("안녕 " * 20).input_ids) > 16
+    tokenizer = load(fine_tuned)
+    assert len(tokenizer.encode("안녕").input_ids) < 4
+    assert len(tokenizer.encode("안녕 " * 20).input_ids) > 16
 
 
 def test_newline_as_space(checkpoint: Path, tokenizer: Tokenizer) -> None:
@@ -361,23 +362,24 @@ def test_whole_words_that_are_control_tokens_are_refused(change: Callable[..., P
 
 
 def test_ids_beyond_the_model_are_refused(fine_tuned: Path) -> None:
-    load(fine_tuned, vocab_size=30_006)
-    with pytest.raises(CheckpointError, match="with id 30005, the model"):
-        load(fine_tuned, vocab_size=30_005)
+    last = id_of(fine_tuned, "<unused101>")
+    load(fine_tuned, vocab_size=last + 1)
+    with pytest.raises(CheckpointError, match=rf"with id {last}, .* vocabulary has {last} entries"):
+        load(fine_tuned, vocab_size=last)
 
 
-def test_a_limit_without_room_for_text_is_refused(checkpoint: Path) -> None:
+def test_a_limit_without_room_for_text_is_refused(fine_tuned: Path) -> None:
     config = TokenizerConfig(add_bos=True, add_eos=True)
     with pytest.raises(CheckpointError, match="max_source_length 2 leaves no room"):
-        load(checkpoint, config=config, max_source_length=2)
+        load(fine_tuned, config=config, max_source_length=2)
 
 
-def test_bos_and_eos_that_the_checkpoint_lacks_are_refused(checkpoint: Path) -> None:
+def test_bos_and_eos_that_the_checkpoint_lacks_are_refused(fine_tuned: Path) -> None:
     ids = TokenIds(bos=None, eos=(), pad=3, decoder_start=2)
     with pytest.raises(CheckpointError, match="add_bos needs a bos id"):
-        load(checkpoint, config=TokenizerConfig(add_bos=True), ids=ids)
+        load(fine_tuned, config=TokenizerConfig(add_bos=True), ids=ids)
     with pytest.raises(CheckpointError, match="add_eos needs a eos id"):
-        load(checkpoint, config=TokenizerConfig(add_eos=True), ids=ids)
+        load(fine_tuned, config=TokenizerConfig(add_eos=True), ids=ids)
 
 
 # --- threads ----------------------------------------------------------------------------------
