@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -21,7 +21,7 @@ from client.config import (
 )
 from client.errors import ClientClosedError
 from client.exchange import Begin, Exchange, prepare, prepare_many
-from client.results import Summary, SummaryChunk
+from client.results import Progress, Summary, SummaryChunk
 from kobart_runtime.errors import KobartError
 
 
@@ -92,7 +92,7 @@ class AsyncKobartClient:
         texts: Sequence[str],
         *,
         concurrency: int = ...,
-        on_progress: Callable[[int, int], None] | None = ...,
+        on_progress: Progress | None = ...,
         return_errors: Literal[False] = ...,
         timeout_s: float | None = ...,
         **settings: float,
@@ -104,7 +104,7 @@ class AsyncKobartClient:
         texts: Sequence[str],
         *,
         concurrency: int = ...,
-        on_progress: Callable[[int, int], None] | None = ...,
+        on_progress: Progress | None = ...,
         return_errors: bool,
         timeout_s: float | None = ...,
         **settings: float,
@@ -115,7 +115,7 @@ class AsyncKobartClient:
         texts: Sequence[str],
         *,
         concurrency: int = 8,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Progress | None = None,
         return_errors: bool = False,
         timeout_s: float | None = None,
         **settings: float,

@@ -77,7 +77,7 @@ def summarize_all(
             concurrency=concurrency,
             on_progress=lambda num_done, _: bar.update(num_done - bar.n),
             return_errors=True,
-            **settings,  # type: ignore[arg-type]
+            **settings,
         )
     for document, outcome in zip(documents, outcomes, strict=True):
         if isinstance(outcome, Summary):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Progress: TypeAlias = Callable[[int, int], object]  # gets documents done, documents in all
 
 
 @dataclass(frozen=True, kw_only=True)

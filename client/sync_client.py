@@ -6,7 +6,7 @@ carry one stream each: one per request, or a pool of them, takes about twice the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -25,7 +25,7 @@ from client.config import (
 from client.errors import ClientClosedError
 from client.exchange import Begin, Exchange, prepare, prepare_many
 from client.in_flight import InFlight
-from client.results import Summary, SummaryChunk
+from client.results import Progress, Summary, SummaryChunk
 from kobart_runtime.errors import KobartError
 
 
@@ -112,7 +112,7 @@ class KobartClient:
         texts: Sequence[str],
         *,
         concurrency: int = ...,
-        on_progress: Callable[[int, int], None] | None = ...,
+        on_progress: Progress | None = ...,
         return_errors: Literal[False] = ...,
         timeout_s: float | None = ...,
         **settings: float,
@@ -124,7 +124,7 @@ class KobartClient:
         texts: Sequence[str],
         *,
         concurrency: int = ...,
-        on_progress: Callable[[int, int], None] | None = ...,
+        on_progress: Progress | None = ...,
         return_errors: bool,
         timeout_s: float | None = ...,
         **settings: float,
@@ -135,7 +135,7 @@ class KobartClient:
         texts: Sequence[str],
         *,
         concurrency: int = 8,
-        on_progress: Callable[[int, int], None] | None = None,
+        on_progress: Progress | None = None,
         return_errors: bool = False,
         timeout_s: float | None = None,
         **settings: float,

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client import KobartClient, RetryPolicy
+from tests.client.blocking_twin import BlockingTwin
+from tests.client.triton_server import TritonServer, start
+
+FAST_RETRY = RetryPolicy(max_attempts=4, initial_backoff_s=0.02)
+
+
+@pytest.fixture(scope="session")
+def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """The real server with the scripted front model."""
+    repository = Path(__file__).parent / "scripted_repository"
+    server = start(repository, tmp_path_factory.mktemp("triton"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=[KobartClient, BlockingTwin], ids=["sync", "async"])
+def make_client(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Either client; both behave alike."""
+    made: list[Any] = []
+
+    def make(url: str, **options: Any) -> Any:
+        client = request.param(url, **{"timeout_s": 10.0, "retry": FAST_RETRY, **options})
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def client(triton: TritonServer, make_client: Callable[..., Any]) -> Any:
+    return make_client(triton.url)
+
+
+@pytest.fixture
+def count(triton: TritonServer) -> Iterator[Callable[[str], int]]:
+    """How often the scripted model has counted something."""
+    with KobartClient(triton.url) as observer:
+        yield lambda key: json.loads(observer.summarize("stats").text).get(key, 0)
+
+
+@pytest.fixture
+def wait_for_count(count: Callable[[str], int]) -> Callable[[str, int], None]:
+    def wait(key: str, wanted: int) -> None:
+        deadline = time.monotonic() + 5
+        while (seen := count(key)) < wanted:
+            assert time.monotonic() < deadline, f"{key}: {seen} after 5 s, wanted {wanted}"
+            time.sleep(0.05)
+
+    return wait
