@@ -21,7 +21,7 @@ from builders.special_ids import IdOverrides
 from builders.staging import check_output, staged
 from builders.verification import Verification, verify
 from kobart_runtime.errors import BuildError
-from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
+from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, TOKENIZER_FILE, ModelShape
 from kobart_runtime.settings import GenerationSettings, Limits
 from kobart_runtime.tokenizer import Tokenizer
 
@@ -101,7 +101,8 @@ def _fill(layout: Layout, config: BuildConfig, source: Source, reason: str) -> B
         verification=_verify(layout, source, force=config.force),
     )
     with step(5, "lay out the repository"):
-        repository.write_front(layout, source.checkpoint.tokenizer_path)
+        path, files = source.checkpoint.tokenizer_path, source.checkpoint.files
+        repository.write_front(layout, path, files[TOKENIZER_FILE])
         write_manifest(layout.root, facts, layout.artefacts)
         repository.link_models(layout, source.shape, source.limits.max_batch_size)
     return facts

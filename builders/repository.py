@@ -27,6 +27,7 @@ from kobart_runtime.model_config import (
     MANIFEST_NAME,
     TOKENIZER_FILE,
     ModelShape,
+    sha256_of,
 )
 
 VERSION = "1"
@@ -71,14 +72,17 @@ def check_sources() -> None:
                 )
 
 
-def write_front(layout: Layout, tokenizer: Path) -> None:
+def write_front(layout: Layout, tokenizer: Path, tokenizer_sha256: str) -> None:
     """Add all but the engines and the manifest to the front model's folder.
 
     Raises:
+        BuildError: The tokenizer is not the one that was checked and compared.
         BuildError: A config.pbtxt of `model_repository/` is malformed.
     """
     source = MODEL_REPOSITORY / "kobart"
     shutil.copyfile(tokenizer, layout.front / TOKENIZER_FILE)
+    if sha256_of(layout.front / TOKENIZER_FILE) != tokenizer_sha256:
+        raise BuildError(f"{tokenizer} changed during the build: build again")
     _copy_runtime(layout.front)
     _copy_model(source, layout.front)
     _write_config(layout.front, triton_config.front_config(source / CONFIG_FILE, layout.name))

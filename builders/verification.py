@@ -2,23 +2,22 @@
 
 The engines run as the runtime runs them: requests of different lengths padded together and
 joining at different steps, beams that branch from one another and share one cache. The oracle is
-the model's plain forward pass over each beam's whole prefix, without any cache.
+the model's plain forward pass over each request alone and each beam's whole prefix, uncached.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers.modeling_outputs import BaseModelOutput
 
 from builders.checkpoint import Checkpoint
 from kobart_runtime.host_kv_cache import HostKvCache
 from kobart_runtime.model_config import ModelShape
-from kobart_runtime.model_runner import StepInputs
+from kobart_runtime.model_runner import StepInputs, StepOutput
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 from kobart_runtime.tokenizer import Tokenizer
 
@@ -49,19 +48,23 @@ class Verification:
 
 @dataclass
 class _Request:
-    """One request of the comparison: a source, and beams that grow a token a step."""
+    """A source whose beams grow by a random token a step, and what the engines said of each."""
 
     input_ids: list[int]
-    encoder_hidden_states: torch.Tensor  # float32[1, S, M], by the checkpoint
     first_step: int  # requests join at different steps, so their positions differ
     prefixes: list[list[int]]  # [W][step], decoder start included
     ancestors: list[list[int]]  # [W], cache entries of each beam
+    # One of each per compared row: the beam's prefix, and the engine's answer to it.
+    compared: list[list[int]] = field(default_factory=list)
+    logits: list[np.ndarray] = field(default_factory=list)  # float32[V]
+    candidate_logprobs: list[np.ndarray] = field(default_factory=list)  # float32[K]
+    candidate_ids: list[np.ndarray] = field(default_factory=list)  # int32[K]
 
 
 def verify(
     checkpoint: Checkpoint, folder: Path, shape: ModelShape, tokenizer: Tokenizer, *, enforced: bool
 ) -> Verification:
-    """Run engines and checkpoint side by side on real and random ids.
+    """Run engines and checkpoint on the same real and random ids.
 
     Args:
         checkpoint: The oracle.
@@ -75,30 +78,16 @@ def verify(
     """
     rng = np.random.default_rng(SEED)
     requests = _requests(checkpoint, tokenizer, rng)
-    runner = OnnxRuntimeRunner(folder, shape)
-    cache = _filled_cache(runner, requests)
-    logit_error = candidate_error = 0.0
-    samples = 0
-    for step in range(NUM_STEPS):
-        output = runner.decode_step(cache, _step_inputs(requests, step), want_logits=True)
-        assert output.logits is not None
-        for index, request in enumerate(requests):
-            if step < request.first_step:
-                continue
-            expected = _expected_logits(checkpoint, request)
-            logit_error = _worst(logit_error, output.logits[index] - expected)
-            logprobs = torch.log_softmax(torch.from_numpy(expected), dim=-1).numpy()
-            chosen = np.take_along_axis(logprobs, output.candidate_ids[index].astype(int), axis=-1)
-            candidate_error = _worst(candidate_error, output.candidate_logprobs[index] - chosen)
-            samples += len(expected)
-            _branch(request, step, shape.vocab_size, rng)
+    _run_engines(OnnxRuntimeRunner(folder, shape), requests, rng)
+    errors = np.array([_errors(checkpoint, request) for request in requests])
+    logit_error, candidate_error = errors.max(axis=0)  # NaN wins, and passes no gate
     return Verification(
-        max_abs_error_logits=logit_error,
-        max_abs_error_candidates=candidate_error,
+        max_abs_error_logits=float(logit_error),
+        max_abs_error_candidates=float(candidate_error),
         gate=LOGITS_GATE,
-        passed=logit_error <= LOGITS_GATE and candidate_error <= LOGITS_GATE,
+        passed=bool((errors <= LOGITS_GATE).all()),
         enforced=enforced,
-        samples=samples,
+        samples=sum(len(request.compared) for request in requests),
     )
 
 
@@ -107,25 +96,29 @@ def _requests(
 ) -> list[_Request]:
     sources = [tokenizer.encode(document).input_ids.tolist() for document in DOCUMENTS]
     for length in RANDOM_LENGTHS:
-        length = min(length, checkpoint.max_positions)
-        sources.append(rng.integers(checkpoint.vocab_size, size=length).tolist())
-    start = checkpoint.ids.decoder_start
+        size = min(length, checkpoint.max_positions)
+        sources.append(rng.integers(checkpoint.vocab_size, size=size).tolist())
     return [
         _Request(
             input_ids=source,
-            encoder_hidden_states=_encode(checkpoint, source),
             first_step=index % 3,
-            prefixes=[[start]] * NUM_BEAMS,
+            prefixes=[[checkpoint.ids.decoder_start]] * NUM_BEAMS,
             ancestors=[[]] * NUM_BEAMS,
         )
         for index, source in enumerate(sources)
     ]
 
 
-def _encode(checkpoint: Checkpoint, input_ids: list[int]) -> torch.Tensor:
-    with torch.inference_mode():
-        encoded = checkpoint.model.get_encoder()(input_ids=torch.tensor([input_ids]))
-    return encoded.last_hidden_state
+def _run_engines(
+    runner: OnnxRuntimeRunner, requests: Sequence[_Request], rng: np.random.Generator
+) -> None:
+    cache = _filled_cache(runner, requests)
+    for step in range(NUM_STEPS):
+        output = runner.decode_step(cache, _step_inputs(requests, step), want_logits=True)
+        for row, request in enumerate(requests):
+            if step >= request.first_step:
+                _record(request, output, row)
+                _branch(request, step, runner.vocab_size, rng)
 
 
 def _filled_cache(runner: OnnxRuntimeRunner, requests: Sequence[_Request]) -> HostKvCache:
@@ -159,33 +152,50 @@ def _step_inputs(requests: Sequence[_Request], step: int) -> StepInputs:
     )
 
 
-def _expected_logits(checkpoint: Checkpoint, request: _Request) -> np.ndarray:
-    """The checkpoint's logits after each beam's prefix, float32[W, V]."""
-    hidden = request.encoder_hidden_states.expand(NUM_BEAMS, -1, -1)
-    with torch.inference_mode():
-        output = checkpoint.model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
-            attention_mask=torch.ones(hidden.shape[:2], dtype=torch.long),
-            decoder_input_ids=torch.tensor(request.prefixes),
-            use_cache=False,
-        )
-    return output.logits[:, -1].float().numpy()
+def _record(request: _Request, output: StepOutput, row: int) -> None:
+    assert output.logits is not None
+    request.compared += request.prefixes
+    request.logits += list(output.logits[row])
+    request.candidate_logprobs += list(output.candidate_logprobs[row])
+    request.candidate_ids += list(output.candidate_ids[row])
 
 
 def _branch(request: _Request, step: int, vocab_size: int, rng: np.random.Generator) -> None:
-    """Give each beam a random parent of the last step, and a random next token."""
-    parents = rng.integers(NUM_BEAMS, size=NUM_BEAMS)
-    tokens = rng.integers(vocab_size, size=NUM_BEAMS)
-    written = [step * NUM_BEAMS + int(parent) for parent in parents]
+    """Give each beam a random parent of this step, and a random next token."""
+    parents = rng.integers(NUM_BEAMS, size=NUM_BEAMS).tolist()
+    tokens = rng.integers(vocab_size, size=NUM_BEAMS).tolist()
     request.ancestors = [
-        [*request.ancestors[parent], entry] for parent, entry in zip(parents, written, strict=True)
+        [*request.ancestors[parent], step * NUM_BEAMS + parent] for parent in parents
     ]
     request.prefixes = [
-        [*request.prefixes[parent], int(token)]
-        for parent, token in zip(parents, tokens, strict=True)
+        [*request.prefixes[parent], token] for parent, token in zip(parents, tokens, strict=True)
     ]
 
 
-def _worst(error: float, difference: np.ndarray) -> float:
-    """The larger error; NaN wins, so that it cannot pass the gate."""
-    return float(np.maximum(error, np.abs(difference).max()))
+def _errors(checkpoint: Checkpoint, request: _Request) -> tuple[float, float]:
+    """Largest absolute errors of a request's logits and of its candidates' log-probabilities."""
+    expected = _expected_logits(checkpoint, request)
+    logit_error = np.abs(np.stack(request.logits) - expected.numpy()).max()
+    logprobs = torch.log_softmax(expected, dim=-1)
+    returned = torch.from_numpy(np.stack(request.candidate_logprobs))
+    ids = torch.from_numpy(np.stack(request.candidate_ids)).long()
+    best = logprobs.topk(ids.shape[-1]).values
+    candidate_errors = torch.stack([returned - best, returned - logprobs.gather(-1, ids)])
+    return float(logit_error), float(candidate_errors.abs().max())
+
+
+def _expected_logits(checkpoint: Checkpoint, request: _Request) -> torch.Tensor:
+    """The checkpoint's logits after each compared prefix, float32[rows, V].
+
+    Prefixes are padded on the right, where a causal decoder does not look.
+    """
+    lengths = torch.tensor([len(prefix) for prefix in request.compared])
+    longest = int(lengths.max())
+    padded = [prefix + [0] * (longest - len(prefix)) for prefix in request.compared]
+    with torch.inference_mode():
+        encoded = checkpoint.model.get_encoder()(input_ids=torch.tensor([request.input_ids]))
+        hidden = encoded.last_hidden_state.expand(len(padded), -1, -1)
+        logits = checkpoint.model(
+            encoder_outputs=(hidden,), decoder_input_ids=torch.tensor(padded), use_cache=False
+        ).logits
+    return logits[torch.arange(len(padded)), lengths - 1]
