@@ -1,0 +1,171 @@
+"""`kobart-serve`: run the real Triton server on a build until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from kobart_runtime.errors import BuildError, KobartError
+from server.supervisor import TritonServer
+
+_CHECK_INTERVAL_S = 0.25
+_EXIT_FAILED = 1
+_EXIT_USAGE = 2
+
+_DESCRIPTION = """\
+Run the real Triton server on a build: the tritonserver on PATH if there is one, else the one
+of the nvidia-pytriton wheel (no Docker needed).
+
+Prints one line on standard output when the models are ready; the server's log goes to standard
+error. Restarts a model whose process dies. SIGINT (Ctrl-C) and SIGTERM stop it cleanly: new
+requests are refused, accepted ones are answered, then it exits with 0.
+"""
+
+_EPILOG = """\
+examples:
+  kobart-serve build/kobart-fp32
+  kobart-serve build/kobart-fp32 --model all                 the engines too, for benchmarks
+  kobart-serve build/kobart-fp32 --host 0.0.0.0              reachable from other machines
+
+  curl -d '{"text_input": "..."}' localhost:8000/v2/models/kobart/generate
+  curl localhost:8002/metrics
+
+exit status:
+  0  stopped by SIGINT or SIGTERM
+  1  a model failed to load, the server died, a port is taken, or no server was found
+  2  the build folder or the command line is wrong
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(format="kobart-serve: %(message)s", level=logging.INFO)
+    with _stop_signals() as stop:
+        try:
+            return _serve(options, stop)
+        except KobartError as error:
+            print(f"kobart-serve: {error}", file=sys.stderr, flush=True)
+            return _EXIT_USAGE if isinstance(error, BuildError) else _EXIT_FAILED
+
+
+def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
+    started = time.monotonic()
+    server = TritonServer(
+        options.build,
+        models=options.model,
+        host=options.host,
+        http_port=options.http_port,
+        grpc_port=options.grpc_port,
+        metrics_port=options.metrics_port,
+        exit_timeout_s=options.exit_timeout_s,
+        hold_log=not options.verbose,
+    )
+    try:
+        server.launch()
+        if server.wait_ready(options.start_timeout_s, cancelled=stop):
+            _announce(server, time.monotonic() - started)
+            _watch(server, stop)
+        _drain(server)
+    finally:
+        server.kill()
+    return 0
+
+
+def _announce(server: TritonServer, seconds: float) -> None:
+    print(
+        f"{', '.join(server.models)} ready in {seconds:.1f} s: HTTP {server.http_url}, "
+        f"gRPC {server.grpc_url}, metrics {server.metrics_url}",
+        flush=True,
+    )
+
+
+def _watch(server: TritonServer, stop: threading.Event) -> None:
+    """Until told to stop: notice a dead server or model.
+
+    Raises:
+        ServerError: The server died, or a model does not come back.
+    """
+    watchdog = server.watchdog()
+    while not stop.wait(_CHECK_INTERVAL_S):
+        server.check_alive()
+        watchdog.check()
+
+
+def _drain(server: TritonServer) -> None:
+    log = logging.getLogger(__name__)
+    log.info("stopping: accepted requests are answered first")
+    if server.stop():
+        log.info("stopped")
+    else:
+        log.warning("stopped at the exit timeout; some requests may be without an answer")
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set, instead of ending the program."""
+    stop = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    previous = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(signals, previous, strict=True):
+            signal.signal(number, handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="kobart-serve",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("build", metavar="BUILD", type=Path, help="a folder made by kobart-build")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a model to load, repeatable; 'all' for every one (default: the front model)",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="IPv4 address to listen on (default: %(default)s, this machine alone)",
+    )
+    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+        parser.add_argument(
+            f"--{name}-port", type=int, default=port, metavar="PORT", help="default: %(default)s"
+        )
+    parser.add_argument(
+        "--start-timeout-s",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="give up if the models are not ready by then (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--exit-timeout-s",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="when stopping, how long accepted requests may take (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="show the server's log from the start, not only from when it is ready",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

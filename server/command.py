@@ -1,0 +1,54 @@
+"""The command line of tritonserver, and why each flag is there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from server.endpoints import Endpoints
+from server.installation import Installation
+
+KEY_HEADER = "kobart-serve-key"
+
+
+def server_command(
+    installation: Installation,
+    *,
+    repository: Path,
+    models: Sequence[str],
+    endpoints: Endpoints,
+    exit_timeout_s: float,
+    key: str,
+) -> list[str]:
+    """Compose the command.
+
+    Args:
+        installation: The server to start.
+        repository: The build's folder.
+        models: Names of the models to load.
+        endpoints: Where to listen.
+        exit_timeout_s: How long Triton itself waits for requests when it is told to stop.
+        key: The repository API wants it in the header `KEY_HEADER`; empty: open to all.
+    """
+    command = [
+        str(installation.binary),
+        f"--model-repository={repository}",
+        "--model-control-mode=explicit",
+        *(f"--load-model={model}" for model in models),
+        # The index then has the model's own reason, which an exiting server only logs.
+        "--exit-on-error=false",
+        # Builds are complete; completing their configs runs each model's process twice (1.2 s).
+        "--disable-auto-complete-config",
+        f"--http-address={endpoints.host}",
+        f"--grpc-address={endpoints.host}",
+        f"--metrics-address={endpoints.host}",
+        *(f"{option}={port}" for option, port in endpoints.ports.items()),
+        f"--exit-timeout-secs={math.ceil(exit_timeout_s)}",
+    ]
+    if installation.backends:
+        command.append(f"--backend-directory={installation.backends}")
+    if key:
+        command.append(f"--http-restricted-api=model-repository:{KEY_HEADER}={key}")
+        command.append(f"--grpc-restricted-protocol=model-repository:{KEY_HEADER}={key}")
+    return command

@@ -1,0 +1,61 @@
+"""The python backend's model processes ("stubs"), as Linux shows them under /proc."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+_PROC = Path("/proc")
+_SHARED_MEMORY = Path("/dev/shm")
+_STUB_NAME = "triton_python_backend_stub"
+
+
+@dataclass(frozen=True)
+class Stub:
+    """One instance of one python model."""
+
+    pid: int
+    model: str
+    region: str  # its shared memory, a file in /dev/shm
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process still runs this model; a zombie does not."""
+        return _read_stub(self.pid) == self
+
+
+def find_stubs(server_pid: int) -> list[Stub]:
+    """The living stubs of a server, by pid."""
+    pids = sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
+    children = (pid for pid in pids if _parent(pid) == server_pid)
+    return [stub for pid in children if (stub := _read_stub(pid))]
+
+
+def remove_regions(stubs: list[Stub]) -> None:
+    """Free the shared memory of killed stubs, which nobody else will do."""
+    for stub in stubs:
+        with contextlib.suppress(OSError):
+            (_SHARED_MEMORY / Path(stub.region).name).unlink()
+
+
+def _read_stub(pid: int) -> Stub | None:
+    try:
+        arguments = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    # stub, <repository>/<model>/<version>/model.py, shared memory region, sizes ...
+    command, model_file, region = (os.fsdecode(word) for word in (*arguments, b"", b"")[:3])
+    if Path(command).name != _STUB_NAME:
+        return None
+    return Stub(pid, Path(model_file).parent.parent.name, region)
+
+
+def _parent(pid: int) -> int:
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    # pid (name, which may hold blanks and brackets) state parent ...
+    return int(stat.rpartition(")")[2].split()[1])

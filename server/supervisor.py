@@ -1,0 +1,232 @@
+"""One tritonserver process: start it on a build, know when it is ready, drain and stop it."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from server.build_folder import BuildFolder
+from server.command import KEY_HEADER, server_command
+from server.drain import drain
+from server.endpoints import Endpoints, free_ports
+from server.installation import find_installation
+from server.process import ServerProcess
+from server.repository_api import RepositoryApi, ServerError
+from server.watchdog import Watchdog
+
+__all__ = ["ServerError", "TritonServer", "free_ports"]
+
+_POLL_S = 0.05
+# After draining, Triton needs half a second; an open gRPC stream or a lost request keeps it for
+# ever, and nothing is gained by waiting.
+_EXIT_S = 5.0
+
+
+class TritonServer:
+    """A tritonserver on one build; a context manager that starts and stops it.
+
+    Start it from a thread that outlives it (the main thread): the server is killed with the
+    thread that started it, so that a killed program leaves no server behind.
+    """
+
+    def __init__(
+        self,
+        build: Path,
+        *,
+        models: Sequence[str] | None = None,
+        host: str = "127.0.0.1",
+        http_port: int = 8000,
+        grpc_port: int = 8001,
+        metrics_port: int = 8002,
+        exit_timeout_s: float = 30.0,
+        hold_log: bool = False,
+        log: TextIO | None = None,
+    ) -> None:
+        """Check the settings; nothing is started yet.
+
+        Args:
+            build: A build folder.
+            models: The models to load; none means the front model, `all` every one.
+            host: IPv4 address of the interface to listen on.
+            http_port: For HTTP requests.
+            grpc_port: For gRPC requests.
+            metrics_port: For Prometheus.
+            exit_timeout_s: How long accepted requests may take after `stop`.
+            hold_log: Show the log only once the server is ready, or has died without a reason.
+            log: Where the server's log goes; default: standard error.
+
+        Raises:
+            BuildError: The folder is not a build, or has no such model.
+            ConfigError: The host is not an IPv4 address, or a port is out of range.
+        """
+        self.build = BuildFolder.read(build)
+        self.models = self.build.select(models or ())
+        self.endpoints = Endpoints(
+            host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port
+        )
+        self._exit_timeout_s = exit_timeout_s
+        self._hold_log = hold_log
+        self._log_sink = log or sys.stderr
+        # Loading is running code: off loopback, only the holder of a random key may do it.
+        self._key = "" if self.endpoints.is_loopback else secrets.token_hex(16)
+        self.api = RepositoryApi(
+            self.endpoints.reachable_host,
+            http_port,
+            headers={KEY_HEADER: self._key} if self._key else {},
+        )
+        self._process: ServerProcess | None = None
+
+    def __enter__(self) -> TritonServer:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def http_url(self) -> str:
+        """Base of Triton's HTTP API, `http://127.0.0.1:8000`."""
+        return self.endpoints.http_url
+
+    @property
+    def grpc_url(self) -> str:
+        """Host and port, as `tritonclient.grpc` takes them."""
+        return self.endpoints.grpc_url
+
+    @property
+    def metrics_url(self) -> str:
+        """Prometheus metrics, `http://127.0.0.1:8002/metrics`."""
+        return self.endpoints.metrics_url
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server.
+
+        Raises:
+            ServerError: It was not started.
+        """
+        return self._started().pid
+
+    def start(self, timeout_s: float = 60.0) -> None:
+        """Start the server and wait until its models are ready.
+
+        Raises:
+            ConfigError: No server can be found, or a port is taken.
+            ServerError: It died, a model failed to load, or the time is over.
+        """
+        self.launch()
+        self.wait_ready(timeout_s)
+
+    def launch(self) -> None:
+        """Start the process; see `wait_ready`.
+
+        Raises:
+            ConfigError: No server can be found, or a port is taken.
+        """
+        self.endpoints.require_free()
+        installation = find_installation()
+        command = server_command(
+            installation,
+            repository=self.build.path,
+            models=self.models,
+            endpoints=self.endpoints,
+            exit_timeout_s=self._exit_timeout_s,
+            key=self._key,
+        )
+        self._process = ServerProcess(
+            command,
+            # Python models import from the working directory first: let that be the build.
+            folder=self.build.path,
+            environment=installation.environment,
+            log=self._log_sink,
+            hold_log=self._hold_log,
+        )
+
+    def wait_ready(self, timeout_s: float, cancelled: threading.Event | None = None) -> bool:
+        """Wait until every model is ready.
+
+        Args:
+            timeout_s: How long at most.
+            cancelled: Ends the waiting early.
+
+        Returns:
+            False if the waiting was cancelled.
+
+        Raises:
+            ServerError: The server died, a model failed to load, or the time is over.
+        """
+        cancelled = cancelled or threading.Event()
+        deadline = time.monotonic() + timeout_s
+        while not self._is_ready():
+            if time.monotonic() > deadline:
+                self._started().show_log()
+                raise ServerError(f"tritonserver is not ready after {timeout_s:g} s")
+            if cancelled.wait(_POLL_S):
+                return False
+        self._started().show_log()
+        return True
+
+    def check_alive(self) -> None:
+        """Look whether the server still runs.
+
+        Raises:
+            ServerError: It does not; says how it ended.
+        """
+        self._started().check()
+
+    def watchdog(self) -> Watchdog:
+        """A watchdog over the models of this server; make it once they are ready."""
+        return Watchdog(self.pid, self.api, self.models)
+
+    def stop(self, timeout_s: float | None = None) -> bool:
+        """Refuse new requests, answer the accepted ones, end the process.
+
+        Args:
+            timeout_s: How long requests may take; default: the exit timeout.
+
+        Returns:
+            Whether every accepted request is known to be answered.
+        """
+        if self._process is None or not self._process.is_running:
+            return False
+        deadline = time.monotonic() + (self._exit_timeout_s if timeout_s is None else timeout_s)
+        drained = drain(self.api, self.models, self.metrics_url, deadline=deadline)
+        if drained:
+            self._process.terminate(_EXIT_S)
+        self._process.kill()
+        return drained
+
+    def kill(self) -> None:
+        """End the server and its models at once; does nothing if they have ended."""
+        if self._process:
+            self._process.kill()
+
+    def _is_ready(self) -> bool:
+        self.check_alive()
+        if not self.api.is_live():
+            return False
+        states = self.api.states()
+        for model in self.models:
+            if states[model].state != "READY":
+                raise ServerError(f"model {model} failed to load: {states[model].reason}")
+        return True
+
+    def _started(self) -> ServerProcess:
+        if self._process is None:
+            raise ServerError("the server was not started: call start()")
+        return self._process
