@@ -1,0 +1,1 @@
+"""The synthetic corpus, the tokenizer and the training of `assets/kobart-mini`."""

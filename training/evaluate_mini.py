@@ -1,0 +1,151 @@
+"""Scores a checkpoint: ROUGE-L on characters and on words, slot recall, leaked distractors."""
+
+import argparse
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from tokenizers import Tokenizer
+from tqdm import tqdm
+from transformers import BartForConditionalGeneration
+
+from training.corpus.dialogue import Example
+from training.corpus.values import group_of, mentions
+from training.evaluation_sets import CONFIGS, read_set
+from training.model import PAD_ID
+
+DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "assets" / "kobart-mini"
+BATCH_SIZE = 10
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Means over a set of summaries; every value lies in 0..1 but `num_examples`."""
+
+    num_examples: int
+    rouge_l_characters: float  # F1 of the longest common subsequence, spaces left out
+    rouge_l_words: float  # the same on words as split at white space
+    slot_recall: float  # share of the references' slots that the summaries mention
+    slot_recall_by_kind: dict[str, float]
+    leak_rate: float  # share of summaries that mention at least one distractor
+    exact_match: float  # share of summaries equal to the reference
+
+
+def lcs_length(a: Sequence[str], b: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence, in elements."""
+    row = [0] * (len(b) + 1)
+    for x in a:
+        previous = row
+        row = [0]
+        for j, y in enumerate(b):
+            row.append(previous[j] + 1 if x == y else max(previous[j + 1], row[j]))
+    return row[-1]
+
+
+def rouge_l(reference: Sequence[str], candidate: Sequence[str]) -> float:
+    """Return the F1 of ROUGE-L (Lin 2004, section 3) on two sequences of units, in 0..1."""
+    common = lcs_length(reference, candidate)
+    return 2 * common / (len(reference) + len(candidate)) if common else 0.0
+
+
+def score(examples: Sequence[Example], summaries: Sequence[str]) -> Scores:
+    """Score summaries against the examples they belong to.
+
+    Raises:
+        ValueError: There are not as many summaries as examples, or none.
+    """
+    if len(examples) != len(summaries) or not examples:
+        raise ValueError(f"{len(summaries)} summaries for {len(examples)} examples")
+    pairs = list(zip(examples, summaries, strict=True))
+    hits: dict[str, list[bool]] = {}
+    for example, summary in pairs:
+        for key, value in example.slots.items():
+            hits.setdefault(group_of(key), []).append(mentions(summary, value))
+    return Scores(
+        num_examples=len(pairs),
+        rouge_l_characters=_mean(
+            rouge_l(e.summary.replace(" ", ""), s.replace(" ", "")) for e, s in pairs
+        ),
+        rouge_l_words=_mean(rouge_l(e.summary.split(), s.split()) for e, s in pairs),
+        slot_recall=_mean(hit for group in hits.values() for hit in group),
+        slot_recall_by_kind={kind: _mean(hits[kind]) for kind in sorted(hits)},
+        leak_rate=_mean(any(mentions(s, d) for d in e.distractors) for e, s in pairs),
+        exact_match=_mean(e.summary == s for e, s in pairs),
+    )
+
+
+def _mean(values: Iterable[float]) -> float:
+    collected = [float(value) for value in values]
+    return round(sum(collected) / len(collected), 4)
+
+
+def pad(ids: Sequence[Sequence[int]], fill: int = PAD_ID) -> torch.Tensor:
+    """Return token ids padded on the right, int64[B, S]."""
+    longest = max(map(len, ids))
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in ids])
+
+
+@torch.inference_mode()
+def summarize(
+    model: BartForConditionalGeneration,
+    tokenizer: Tokenizer,
+    dialogues: Sequence[str],
+    *,
+    progress: bool = False,
+    **generation: object,
+) -> list[str]:
+    """Return a summary of each dialogue; `generation` overrides the model's own settings."""
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(dialogues))]
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    summaries = [""] * len(ids)
+    for start in tqdm(range(0, len(ids), BATCH_SIZE), disable=not progress, unit="batch"):
+        rows = order[start : start + BATCH_SIZE]
+        input_ids = pad([ids[i] for i in rows])
+        mask = (input_ids != PAD_ID).long()
+        output = cast(Any, model).generate(input_ids=input_ids, attention_mask=mask, **generation)
+        for i, text in zip(rows, tokenizer.decode_batch(output.tolist()), strict=True):
+            summaries[i] = text
+    return summaries
+
+
+def evaluate(checkpoint: Path) -> dict[str, object]:
+    """Score a checkpoint on the four sets committed with it, with its own generation settings."""
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    model = BartForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    scores: dict[str, object] = {}
+    for name in CONFIGS:
+        examples = read_set(checkpoint, name)
+        summaries = summarize(model, tokenizer, [e.dialogue for e in examples], progress=True)
+        scores[name] = asdict(score(examples, summaries))
+    return {
+        "measured_with": {
+            "weights": "model.safetensors (float16), loaded as float32",
+            "generation": "transformers generate, generation_config.json as it is (beam 4)",
+            "batch_size": BATCH_SIZE,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "machine": platform.machine(),
+        },
+        "scores": scores,
+    }
+
+
+def main() -> None:
+    """Score a checkpoint and write metrics.json beside it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path, nargs="?", default=DEFAULT_CHECKPOINT)
+    checkpoint = parser.parse_args().checkpoint
+    path = checkpoint / "metrics.json"
+    metrics = json.loads(path.read_text()) if path.exists() else {}
+    text = json.dumps(metrics | evaluate(checkpoint), ensure_ascii=False, indent=2)
+    path.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
