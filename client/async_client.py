@@ -152,7 +152,7 @@ class AsyncKobartClient:
         try:
             answer = await self._connected().ModelReady(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            raise self._config.error(error.code().name, error.details()) from error
+            raise self._config.error(error.code().name, error.details()) from None
         if not answer.ready:
             raise self._config.not_ready("not ready")
 
@@ -189,7 +189,7 @@ class AsyncKobartClient:
                 if (chunk := exchange.receive(response)) is not None:
                     yield chunk
         except grpc.RpcError as error:
-            raise exchange.error(error.code().name, error.details()) from error
+            raise exchange.error(error.code().name, error.details()) from None
         finally:
             call.cancel()
         exchange.finish()

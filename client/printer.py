@@ -20,6 +20,7 @@ class Printer:
         self._with_names = with_names
         self._errors: set[str] = set()
         self._num_begun = 0
+        self._line_is_open = False
 
     @property
     def exit_code(self) -> int:
@@ -45,10 +46,13 @@ class Printer:
     def piece(self, text: str) -> None:
         """Print a part of a summary at once."""
         print(text, end="", flush=True)
+        self._line_is_open = True
 
     def end(self) -> None:
-        """Close a summary's last line."""
-        print(flush=True)
+        """Close a summary's last line, unless not even its first piece came."""
+        if self._line_is_open:
+            print(flush=True)
+        self._line_is_open = False
 
     def error(self, error: KobartError, document: Document | None = None) -> None:
         """Print an error, once; an error of the server as a whole names no document."""

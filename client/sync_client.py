@@ -191,7 +191,7 @@ class KobartClient:
         try:
             answer = self._stub.ModelReady(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            raise self._config.error(error.code().name, error.details()) from error
+            raise self._config.error(error.code().name, error.details()) from None
         if not answer.ready:
             raise self._config.not_ready("not ready")
 
@@ -229,7 +229,7 @@ class KobartClient:
                         yield chunk
             except grpc.RpcError as error:
                 self._require_open()
-                raise exchange.error(error.code().name, error.details()) from error
+                raise exchange.error(error.code().name, error.details()) from None
         exchange.finish()
 
     def _require_open(self) -> None:

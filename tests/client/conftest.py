@@ -9,19 +9,24 @@ from typing import Any
 import pytest
 
 from client import KobartClient, RetryPolicy
+from server.supervisor import TritonServer, free_ports
 from tests.client.blocking_twin import BlockingTwin
-from tests.client.triton_server import TritonServer, start
 
 FAST_RETRY = RetryPolicy(max_attempts=4, initial_backoff_s=0.02)
 
 
 @pytest.fixture(scope="session")
-def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+def triton() -> Iterator[TritonServer]:
     """The real server with the scripted front model."""
-    repository = Path(__file__).parent / "scripted_repository"
-    server = start(repository, tmp_path_factory.mktemp("triton"))
-    yield server
-    server.stop()
+    http_port, grpc_port, metrics_port = free_ports(3)
+    with TritonServer(
+        Path(__file__).parent / "scripted_repository",
+        http_port=http_port,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        exit_timeout_s=5.0,
+    ) as server:
+        yield server
 
 
 @pytest.fixture(params=[KobartClient, BlockingTwin], ids=["sync", "async"])
@@ -41,13 +46,13 @@ def make_client(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def client(triton: TritonServer, make_client: Callable[..., Any]) -> Any:
-    return make_client(triton.url)
+    return make_client(triton.grpc_url)
 
 
 @pytest.fixture
 def count(triton: TritonServer) -> Iterator[Callable[[str], int]]:
     """How often the scripted model has counted something."""
-    with KobartClient(triton.url) as observer:
+    with KobartClient(triton.grpc_url) as observer:
         yield lambda key: json.loads(observer.summarize("stats").text).get(key, 0)
 
 

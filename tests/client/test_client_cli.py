@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.triton_server import TritonServer, free_ports
+from server.supervisor import TritonServer, free_ports
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "client.cli"]
@@ -42,7 +42,7 @@ def run_cli(
 
 @pytest.fixture
 def run(triton: TritonServer) -> Run:
-    return lambda *args, **options: run_cli("--url", triton.url, *args, **options)
+    return lambda *args, **options: run_cli("--url", triton.grpc_url, *args, **options)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_ctrl_c_cancels(
 ) -> None:
     before = count("cancelled")
     with subprocess.Popen(
-        [*COMMAND, "--url", triton.url, "--stream", str(write("1.txt", "hang"))],
+        [*COMMAND, "--url", triton.grpc_url, "--stream", str(write("1.txt", "hang"))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
@@ -149,7 +149,7 @@ def test_ctrl_c_cancels(
 @pytest.mark.triton
 def test_a_reader_that_goes_away(triton: TritonServer, write: Callable[[str, str], Path]) -> None:
     paths = [write(f"{i}.txt", "echo " + "word " * 20_000) for i in range(3)]
-    line = f"{' '.join(COMMAND)} --url {triton.url} {' '.join(map(str, paths))} | head -c 10"
+    line = f"{' '.join(COMMAND)} --url {triton.grpc_url} {' '.join(map(str, paths))} | head -c 10"
     done = subprocess.run(line, shell=True, capture_output=True, cwd=ROOT, timeout=30)
     assert len(done.stdout) == 10
     assert done.stderr == b""
@@ -165,7 +165,7 @@ def test_progress_bar_on_a_terminal(
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     try:
         subprocess.run(
-            [*COMMAND, "--url", triton.url, *paths],
+            [*COMMAND, "--url", triton.grpc_url, *paths],
             stdout=subprocess.DEVNULL,
             stderr=terminal,
             cwd=ROOT,

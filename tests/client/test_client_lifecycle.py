@@ -12,7 +12,7 @@ from contextlib import aclosing
 import pytest
 
 from client import AsyncKobartClient, ClientClosedError, KobartClient
-from tests.client.triton_server import TritonServer
+from server.supervisor import TritonServer
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(60)]
 
@@ -21,7 +21,7 @@ WaitForCount = Callable[[str, int], None]
 
 
 def test_closed_client_says_so(triton: TritonServer) -> None:
-    with KobartClient(triton.url) as client:
+    with KobartClient(triton.grpc_url) as client:
         assert client.summarize("echo a").text == "a"
     client.close()
     for use in (client.check_ready, lambda: client.summarize("echo a")):
@@ -32,7 +32,7 @@ def test_closed_client_says_so(triton: TritonServer) -> None:
 
 def test_closed_async_client_says_so(triton: TritonServer) -> None:
     async def use() -> None:
-        async with AsyncKobartClient(triton.url) as client:
+        async with AsyncKobartClient(triton.grpc_url) as client:
             assert (await client.summarize("echo a")).text == "a"
         await client.close()
         with pytest.raises(ClientClosedError, match="make a new one"):
@@ -42,15 +42,15 @@ def test_closed_async_client_says_so(triton: TritonServer) -> None:
 
 
 def test_never_used_clients_close(triton: TritonServer) -> None:
-    KobartClient(triton.url).close()
-    asyncio.run(AsyncKobartClient(triton.url).close())
+    KobartClient(triton.grpc_url).close()
+    asyncio.run(AsyncKobartClient(triton.grpc_url).close())
 
 
 def test_close_ends_a_request_of_another_thread(
     triton: TritonServer, count: Count, wait_for_count: WaitForCount
 ) -> None:
     before = count("cancelled")
-    client = KobartClient(triton.url)
+    client = KobartClient(triton.grpc_url)
     timer = threading.Timer(0.3, client.close)
     timer.start()
     with pytest.raises(ClientClosedError):
@@ -61,7 +61,7 @@ def test_close_ends_a_request_of_another_thread(
 
 def test_no_thread_outlives_a_client(triton: TritonServer) -> None:
     before = set(threading.enumerate())
-    with KobartClient(triton.url) as client:
+    with KobartClient(triton.grpc_url) as client:
         client.summarize_many([f"echo {i}" for i in range(20)])
         next(client.stream("hang"))
     deadline = time.monotonic() + 3
@@ -75,7 +75,7 @@ def test_a_cancelled_task_cancels_its_request(
     triton: TritonServer, count: Count, wait_for_count: WaitForCount
 ) -> None:
     async def use() -> None:
-        async with AsyncKobartClient(triton.url) as client:
+        async with AsyncKobartClient(triton.grpc_url) as client:
             task = asyncio.ensure_future(client.summarize_many(["hang"] * 3))
             await asyncio.sleep(0.5)
             task.cancel()
@@ -102,7 +102,7 @@ def test_leaving_an_async_loop_cancels(
             break
 
     async def use() -> None:
-        async with AsyncKobartClient(triton.url) as client:
+        async with AsyncKobartClient(triton.grpc_url) as client:
             await read_one(client)
             await asyncio.to_thread(wait_for_count, "cancelled", before + 1)
 

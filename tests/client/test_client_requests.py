@@ -29,7 +29,7 @@ from kobart_runtime.errors import (
     OverloadedError,
     RequestCancelledError,
 )
-from tests.client.triton_server import TritonServer, free_ports
+from server.supervisor import TritonServer, free_ports
 
 pytestmark = [pytest.mark.triton, pytest.mark.timeout(60)]
 
@@ -110,7 +110,7 @@ def test_overload_ends_with_the_servers_message(client: Any, count: Count) -> No
 
 def test_no_retry_past_the_deadline(triton: TritonServer, make_client: Any, count: Count) -> None:
     key = uuid.uuid4().hex
-    slow = make_client(triton.url, retry=RetryPolicy(initial_backoff_s=60, max_backoff_s=60))
+    slow = make_client(triton.grpc_url, retry=RetryPolicy(initial_backoff_s=60, max_backoff_s=60))
     with pytest.raises(OverloadedError):
         slow.summarize(f"overload 99 {key}")
     assert count(key) == 1
@@ -205,7 +205,7 @@ def test_nothing_listens(make_client: Any) -> None:
 
 
 def test_the_http_port_is_not_the_grpc_port(triton: TritonServer, make_client: Any) -> None:
-    client = make_client(f"127.0.0.1:{triton.http_port}")
+    client = make_client(triton.http_url.removeprefix("http://"))
     with pytest.raises(ServerUnreachableError, match="gRPC port is usually 8001"):
         client.summarize("echo a")
 
@@ -220,19 +220,22 @@ def test_a_port_that_never_answers(make_client: Any) -> None:
 
 
 def test_a_model_that_does_not_exist(triton: TritonServer, make_client: Any) -> None:
-    client = make_client(triton.url, model="kobard")
+    url = triton.grpc_url
+    client = make_client(url, model="kobard")
     assert not client.is_ready()
     for method in (client.summarize, lambda text: list(client.stream(text))):
-        with pytest.raises(ModelNotReadyError, match=f"'kobard' is not loaded at {triton.url}"):
+        with pytest.raises(
+            ModelNotReadyError, match=f"'kobard' is not loaded at {url}"
+        ):
             method("echo a")
     with pytest.raises(ModelNotReadyError):
         client.check_ready()
 
 
 def test_a_model_that_is_being_reloaded(triton: TritonServer, make_client: Any) -> None:
-    client = make_client(triton.url, retry=RetryPolicy(max_attempts=20, initial_backoff_s=0.1))
+    client = make_client(triton.grpc_url, retry=RetryPolicy(max_attempts=20, initial_backoff_s=0.1))
     assert client.is_ready()
-    with InferenceServerClient(triton.url) as control:
+    with InferenceServerClient(triton.grpc_url) as control:
         control.unload_model("kobart")
         try:
             assert not client.is_ready()
