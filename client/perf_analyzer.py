@@ -25,6 +25,7 @@ _CUDART = "libcudart.so.12"
 _B64 = "libb64.so.0d"
 _PLACEHOLDER = ("perf-analyzer", "0.1.0")  # on PyPI; holds no program
 _PROBE_TIMEOUT_S = 30.0
+_BLAME = re.compile(r"error|fail|invalid|unrecognized", re.IGNORECASE)
 _REMEDY = "pip install 'tritonclient[all]==2.51.0' nvidia-cuda-runtime-cu12 'kobart-triton[serve]'"
 
 
@@ -173,5 +174,6 @@ def _run(
 
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:
-    lines = (done.stderr or done.stdout).strip().splitlines()
-    return lines[-1] if lines else "no output"
+    """The line that says what went wrong; a refused argument is followed by pages of help."""
+    lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+    return next((line for line in lines if _BLAME.search(line)), lines[-1])
