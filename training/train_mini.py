@@ -8,10 +8,8 @@ learned much faster from short ones.
 import argparse
 import json
 import logging
-import random
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -22,102 +20,15 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 from transformers import BartForConditionalGeneration
 
-from training.corpus.dialogue import CorpusConfig, Example, generate
-from training.evaluate_mini import DEFAULT_CHECKPOINT, pad, score, summarize
-from training.model import EOS_ID, PAD_ID, export, new_model
+from training.batches import batches
+from training.corpus.dialogue import CorpusConfig, generate
+from training.evaluate_mini import DEFAULT_CHECKPOINT, score, summarize
+from training.model import PAD_ID, export, new_model
+from training.schedule import Progress, TrainingConfig, learning_rate
 from training.tokenizer import build_tokenizer, save_tokenizer
 
 log = logging.getLogger("train_mini")
-IGNORED = -100  # label that the loss skips, as in HF
 NUM_VALIDATION = 48
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How to train.
-
-    Raises:
-        ValueError: A number is not positive.
-    """
-
-    steps: int = 20_000
-    minutes: float | None = None  # if given, the schedule ends at this time, if not sooner
-    learning_rate: float = 1.5e-3
-    warmup_steps: int = 400
-    batch_tokens: int = 4_000  # padded source tokens per step
-    chunk_size: int = 1_024  # examples generated and sorted by length at a time
-    small_talk_from: float = 0.1  # share of the training after which small talk sets in
-    small_talk_full: float = 0.4  # share of the training after which there is all of it
-    validate_every: int = 500  # steps
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        """Check that every number is positive."""
-        for name, value in asdict(self).items():
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be positive, got {value}")
-
-
-@dataclass
-class Progress:
-    """Where the training stands; saved with the weights."""
-
-    step: int = 0
-    num_examples: int = 0
-    elapsed_s: float = 0.0
-
-    def share(self, config: TrainingConfig) -> float:
-        """Return the share of the training that is done, in 0..1."""
-        by_time = self.elapsed_s / (60 * config.minutes) if config.minutes else 0.0
-        return min(1.0, max(self.step / config.steps, by_time))
-
-
-def learning_rate(config: TrainingConfig, progress: Progress) -> float:
-    """Return the rate of the next step: linear warm-up, then linear decay to zero."""
-    warm = min(1.0, (progress.step + 1) / config.warmup_steps)
-    return config.learning_rate * warm * (1.0 - progress.share(config))
-
-
-def mean_small_talk(config: TrainingConfig, progress: Progress) -> float:
-    """Return how much small talk the next dialogues have, in exchanges: none, then ever more."""
-    ramp = (progress.share(config) - config.small_talk_from) / (
-        config.small_talk_full - config.small_talk_from
-    )
-    return CorpusConfig().mean_small_talk * min(1.0, max(0.0, ramp))
-
-
-def batches(
-    tokenizer: Tokenizer, config: TrainingConfig, progress: Progress
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield batches without end, each of dialogues of about the same length.
-
-    Yields:
-        Source ids int64[B, S] padded with `PAD_ID`, label ids int64[B, T] padded with `IGNORED`.
-    """
-    while True:
-        corpus = CorpusConfig(mean_small_talk=mean_small_talk(config, progress))
-        examples = list(islice(generate(corpus, progress.num_examples), config.chunk_size))
-        progress.num_examples += len(examples)
-        for group in _bucketed(tokenizer, examples, config.batch_tokens):
-            mine = group[dist.get_rank() :: dist.get_world_size()]
-            yield pad([source for source, _ in mine]), pad([label for _, label in mine], IGNORED)
-
-
-def _bucketed(
-    tokenizer: Tokenizer, examples: list[Example], batch_tokens: int
-) -> list[list[tuple[list[int], list[int]]]]:
-    """Return the examples as (source ids, label ids), in shuffled groups of similar length."""
-    sources = tokenizer.encode_batch([example.dialogue for example in examples])
-    targets = tokenizer.encode_batch([example.summary for example in examples])
-    pairs = [(s.ids, [*t.ids, EOS_ID]) for s, t in zip(sources, targets, strict=True)]
-    groups: list[list[tuple[list[int], list[int]]]] = [[]]
-    for pair in sorted(pairs, key=lambda pair: len(pair[0])):
-        if (len(groups[-1]) + 1) * len(pair[0]) > batch_tokens:
-            groups.append([])
-        groups[-1].append(pair)
-    whole = [group for group in groups if len(group) >= dist.get_world_size()]
-    random.Random(examples[0].dialogue).shuffle(whole)
-    return whole
 
 
 def train_step(
@@ -171,77 +82,111 @@ def validate(
     return {"step": progress.step, **scores}
 
 
-def save_state(
-    path: Path,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-    history: list[dict[str, object]],
-) -> None:
-    """Write everything that `--resume` needs, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "progress": asdict(progress),
-        "history": history,
-    }
-    torch.save(state, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
+@dataclass
+class Run:
+    """Everything that changes while training."""
+
+    tokenizer: Tokenizer
+    model: BartForConditionalGeneration
+    optimizer: torch.optim.Optimizer
+    progress: Progress = field(default_factory=Progress)
+    history: list[dict[str, object]] = field(default_factory=list)
+    loss: float = 0.0  # running mean, nats per label token
+
+    @classmethod
+    def start(cls, config: TrainingConfig) -> "Run":
+        """Return a run at its first step, the same in every process."""
+        torch.manual_seed(config.seed)
+        tokenizer = build_tokenizer()
+        model = new_model(tokenizer.get_vocab_size()).train()
+        optimizer = torch.optim.AdamW(
+            model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True
+        )
+        return cls(tokenizer, model, optimizer)
+
+    def restore(self, path: Path) -> None:
+        """Go on where `save` left off; what was left of its chunk of examples is skipped."""
+        state = torch.load(path)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        self.history, self.loss = state["history"], state["loss"]
+
+    def save(self, path: Path) -> None:
+        """Write everything that `restore` needs, atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.progress),
+            "history": self.history,
+            "loss": self.loss,
+        }
+        torch.save(state, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+
+    def step(self, config: TrainingConfig, input_ids: torch.Tensor, labels: torch.Tensor) -> None:
+        """Make one step and advance the progress, its clock excepted."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, self.progress)
+        loss = train_step(self.model, self.optimizer, input_ids, labels)
+        self.loss += (loss - self.loss) * max(0.02, 1 / (self.progress.step + 1))
+        self.progress.step += 1
+
+    def checkpoint(self, state_file: Path, output: Path) -> None:
+        """Validate, save the state and export the weights."""
+        scores = validate(self.model, self.tokenizer, self.progress)
+        self.history.append({"loss": round(self.loss, 4), **scores})
+        self.save(state_file)
+        export(self.model, output)
+        save_tokenizer(self.tokenizer, output)
 
 
-def train(config: TrainingConfig, state_file: Path, resume: bool, output: Path) -> None:
-    """Train, validate now and then, and export the weights to `output`."""
-    torch.manual_seed(config.seed)
-    tokenizer = build_tokenizer()
-    model = new_model(tokenizer.get_vocab_size()).train()
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=config.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=0.01,
-        fused=True,
-    )
-    progress, history = Progress(), []
-    if resume and state_file.exists():
-        state = torch.load(state_file)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        progress, history = Progress(**state["progress"]), state["history"]
+def train(config: TrainingConfig, run: Run, state_file: Path, output: Path) -> None:
+    """Train to the end of the schedule, with checkpoints on the way, and state how it went."""
     is_main = dist.get_rank() == 0
     bar = tqdm(
-        total=config.steps, initial=progress.step, unit="step", mininterval=5, disable=not is_main
+        total=config.steps,
+        initial=run.progress.step,
+        unit="step",
+        mininterval=5,
+        disable=not is_main,
     )
-    loss, clock = 0.0, time.monotonic()
-    for input_ids, labels in batches(tokenizer, config, progress):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, progress)
-        loss += 0.02 * (train_step(model, optimizer, input_ids, labels) - loss)
-        progress.step += 1
-        progress.elapsed_s += agreed_s(time.monotonic() - clock)
+    clock = time.monotonic()
+    for input_ids, labels in batches(run.tokenizer, config, run.progress):
+        run.step(config, input_ids, labels)
+        run.progress.elapsed_s += agreed_s(time.monotonic() - clock)
         clock = time.monotonic()
         bar.update()
-        bar.set_postfix(loss=f"{loss:.3f}", examples=progress.num_examples, refresh=False)
-        done = progress.share(config) >= 1.0
-        if is_main and (done or progress.step % config.validate_every == 0):
-            history.append({"loss": round(loss, 4), **validate(model, tokenizer, progress)})
-            save_state(state_file, model, optimizer, progress, history)
-            export(model, output)
-            save_tokenizer(tokenizer, output)
+        bar.set_postfix(loss=f"{run.loss:.3f}", examples=run.progress.num_examples, refresh=False)
+        done = run.progress.share(config) >= 1.0
+        if is_main and (done or run.progress.step % config.validate_every == 0):
+            run.checkpoint(state_file, output)
         if done:
             break
     bar.close()
     if is_main:
-        write_history(output, config, progress, history)
+        write_history(output, config, run)
 
 
-def write_history(
-    output: Path, config: TrainingConfig, progress: Progress, history: list[dict[str, object]]
-) -> None:
+def write_history(output: Path, config: TrainingConfig, run: Run) -> None:
     """Write how the training went to metrics.json."""
-    training = {"config": asdict(config), "progress": asdict(progress), "validation": history}
+    training = {
+        "config": asdict(config),
+        "progress": asdict(run.progress),
+        "validation": run.history,
+    }
     text = json.dumps({"training": training}, ensure_ascii=False, indent=2)
     (output / "metrics.json").write_text(text + "\n", encoding="utf-8")
+
+
+def join_processes() -> None:
+    """Join the processes of `torch.distributed.run`, one thread each, or run as the only one."""
+    if dist.is_torchelastic_launched():
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo")
+    else:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
 
 
 def main() -> None:
@@ -263,9 +208,11 @@ def main() -> None:
         learning_rate=args.learning_rate,
         batch_tokens=args.batch_tokens,
     )
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    train(config, args.state, args.resume, args.output)
+    join_processes()
+    run = Run.start(config)
+    if args.resume and args.state.exists():
+        run.restore(args.state)
+    train(config, run, args.state, args.output)
     dist.destroy_process_group()
 
 
