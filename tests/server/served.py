@@ -1,0 +1,102 @@
+"""A kobart-serve process as a user sees it: its output, its URLs, its exit status."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import queue
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as grpcclient
+
+from server.supervisor import free_ports
+
+_REPOSITORY = Path(__file__).parents[2]
+START_LIMIT_S = 30.0
+EXIT_LIMIT_S = 30.0
+
+
+class Served:
+    def __init__(self, build: Path, options: Sequence[str], folder: Path) -> None:
+        self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
+        folder.mkdir()
+        self._stdout, self._stderr = folder / "stdout", folder / "stderr"
+        command = [sys.executable, "-m", "server.cli", str(build)]
+        ports = ("http", self.http_port), ("grpc", self.grpc_port), ("metrics", self.metrics_port)
+        command += [f"--{name}-port={port}" for name, port in ports]
+        with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
+            self.process = subprocess.Popen(
+                [*command, *options], cwd=_REPOSITORY, stdout=stdout, stderr=stderr
+            )
+
+    @property
+    def stdout(self) -> str:
+        return self._stdout.read_text()
+
+    @property
+    def stderr(self) -> str:
+        return self._stderr.read_text()
+
+    def wait_ready(self) -> Served:
+        wait_until(lambda: self.stdout or self.process.poll() is not None, START_LIMIT_S)
+        assert self.process.poll() is None, self.stderr
+        return self
+
+    def wait_exit(self) -> int:
+        return self.process.wait(EXIT_LIMIT_S)
+
+    def signal(self, number: int) -> Served:
+        self.process.send_signal(number)
+        return self
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def generate(self, text: str, *, model: str = "echo", timeout_s: float = 10.0) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=timeout_s)
+        try:
+            body = json.dumps({"text_input": text}).encode()
+            connection.request("POST", f"/v2/models/{model}/generate", body)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        finally:
+            connection.close()
+        assert response.status == 200, answer
+        return str(answer["text_output"])
+
+
+class EchoStream:
+    """One gRPC stream to the echo model."""
+
+    def __init__(self, grpc_port: int) -> None:
+        self._answers: queue.Queue[tuple[Any, Exception | None]] = queue.Queue()
+        self._client = grpcclient.InferenceServerClient(f"127.0.0.1:{grpc_port}")
+        self._client.start_stream(lambda result, error: self._answers.put((result, error)))
+
+    def send(self, text: str) -> None:
+        tensor = grpcclient.InferInput("text_input", [1], "BYTES")
+        tensor.set_data_from_numpy(np.array([text.encode()], dtype=np.object_))
+        self._client.async_stream_infer("echo", [tensor])
+
+    def receive(self, timeout_s: float = 10.0) -> str:
+        result, error = self._answers.get(timeout=timeout_s)
+        assert error is None, error
+        return bytes(result.as_numpy("text_output")[0]).decode()
+
+    def close(self) -> None:
+        self._client.stop_stream()
+        self._client.close()
+
+
+def wait_until(condition: Callable[[], object], limit_s: float) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {limit_s} s"
+        time.sleep(0.02)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+from client import perf_analyzer
+from client.perf_analyzer import PerfAnalyzerError, find_perf_analyzer
+from kobart_runtime.errors import ConfigError
+
+pytestmark = pytest.mark.triton
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", "")
+
+
+@pytest.mark.parametrize("path", [None, "/nowhere"])
+def test_finds_one_that_runs(path: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if path:
+        monkeypatch.setenv("PATH", path)
+    found = find_perf_analyzer()
+    assert found.version == importlib.metadata.version("tritonclient")
+    assert found.version in found.run(["--version"], timeout_s=30).stderr
+    assert found.command(["-m", "kobart"]) == [str(found.path), "-m", "kobart"]
+
+
+def test_a_refused_argument_is_an_error() -> None:
+    with pytest.raises(PerfAnalyzerError, match="unrecognized option '--no-such-option'"):
+        find_perf_analyzer().run(["--no-such-option"], timeout_s=30)
+
+
+def test_without_any_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(perf_analyzer, "_file_of", lambda package, pattern: None)
+    with pytest.raises(ConfigError, match=r"none is on PATH.*pip install"):
+        find_perf_analyzer()
+
+
+def test_the_empty_placeholder_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "perf_analyzer-0.1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: perf-analyzer\nVersion: 0.1.0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(perf_analyzer, "_file_of", lambda package, pattern: None)
+    with pytest.raises(ConfigError, match=r"perf-analyzer 0\.1\.0 is an empty placeholder"):
+        find_perf_analyzer()

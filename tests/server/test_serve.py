@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server.stubs import find_stubs
+from tests.server.echo_build import add_model, make_build
+from tests.server.served import Served, wait_until
+
+pytestmark = pytest.mark.triton
+Serve = Callable[..., Served]
+
+
+def test_says_when_it_is_ready_and_where(build: Path, serve: Serve) -> None:
+    started = time.monotonic()
+    served = serve(build).wait_ready()
+    assert time.monotonic() - started < 10
+    assert re.fullmatch(
+        rf"echo ready in \d+\.\d s: HTTP http://127\.0\.0\.1:{served.http_port}, "
+        rf"gRPC 127\.0\.0\.1:{served.grpc_port}, "
+        rf"metrics http://127\.0\.0\.1:{served.metrics_port}/metrics\n",
+        served.stdout,
+    )
+    assert served.generate("0 안녕하세요") == "안녕하세요"
+    assert served.signal(signal.SIGTERM).wait_exit() == 0
+    assert "successfully loaded 'echo'" in served.stderr
+    assert served.stdout.count("\n") == 1
+
+
+def test_loads_the_front_model_alone_unless_told_otherwise(tmp_path: Path, serve: Serve) -> None:
+    build = make_build(tmp_path / "build")
+    add_model(build, "echo_encoder")
+    add_model(build, "echo_decoder")
+    alone, every = serve(build), serve(build, "--model", "all")
+    assert alone.wait_ready().stdout.startswith("echo ready")
+    assert every.wait_ready().stdout.startswith("echo, echo_decoder, echo_encoder ready")
+    assert every.generate("0 hi", model="echo_decoder") == "hi"
+
+
+def test_a_model_that_fails_to_load_is_named_with_its_own_reason(
+    tmp_path: Path, serve: Serve
+) -> None:
+    reason = "INTERNAL: decoder.onnx is corrupt; build again"
+    served = serve(make_build(tmp_path / "build", load_error=reason))
+    assert served.wait_exit() == 1
+    assert served.stdout == ""
+    assert served.stderr == f"kobart-serve: model echo failed to load: {reason}\n"
+
+
+def test_an_error_in_model_code_is_named_with_its_place(build: Path, serve: Serve) -> None:
+    (build / "echo" / "1" / "model.py").write_text("import no_such_module\n")
+    served = serve(build)
+    assert served.wait_exit() == 1
+    assert re.search(r"No module named 'no_such_module' \(at .*model\.py\(1\)", served.stderr)
+    assert served.stderr.count("\n") == 1
+
+
+def test_a_busy_port_is_named(build: Path, serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as owner:
+        port = owner.getsockname()[1]
+        served = serve(build, "--grpc-port", str(port))
+        assert served.wait_exit() == 1
+    assert f"port {port} of 127.0.0.1" in served.stderr
+    assert "another --grpc-port" in served.stderr
+
+
+def test_a_killed_model_process_is_replaced(build: Path, serve: Serve) -> None:
+    served = serve(build).wait_ready()
+    stub = _stub(served)
+    os.kill(stub, signal.SIGKILL)
+    killed = time.monotonic()
+    wait_until(lambda: "serves again" in served.stderr, 10)
+    assert served.generate("0 back") == "back"
+    assert time.monotonic() - killed < 10
+    assert _stub(served) != stub
+    assert served.signal(signal.SIGTERM).wait_exit() == 0
+
+
+def test_a_model_that_does_not_come_back_ends_it(build: Path, serve: Serve) -> None:
+    served = serve(build).wait_ready()
+    (build / "echo" / "1" / "model.py").write_text("import no_such_module\n")
+    os.kill(_stub(served), signal.SIGKILL)
+    assert served.wait_exit() == 1
+    assert "kobart-serve: model echo died and does not load again" in served.stderr
+    assert "no_such_module" in served.stderr.splitlines()[-1]
+
+
+def test_a_killed_server_ends_it(build: Path, serve: Serve) -> None:
+    served = serve(build).wait_ready()
+    os.kill(_server(served), signal.SIGKILL)
+    assert served.wait_exit() == 1
+    assert served.stderr.endswith("kobart-serve: tritonserver died (killed by SIGKILL)\n")
+
+
+def test_a_killed_kobart_serve_leaves_no_server_behind(build: Path, serve: Serve) -> None:
+    served = serve(build).wait_ready()
+    server = _server(served)
+    served.kill()
+    wait_until(lambda: not Path(f"/proc/{server}").exists(), 5)
+
+
+def _server(served: Served) -> int:
+    children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children")
+    (server,) = children.read_text().split()
+    return int(server)
+
+
+def _stub(served: Served) -> int:
+    (stub,) = find_stubs(_server(served))
+    return stub.pid
