@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kobart_runtime.errors import BuildError
+from kobart_runtime.errors import BuildError, ConfigError
 from kobart_runtime.settings import GenerationSettings, Limits
 
 MANIFEST_NAME = "manifest.json"
@@ -20,6 +20,7 @@ MANIFEST_FORMAT = 1
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
 TOKENIZER_FILE = "tokenizer.json"
+NEWLINE_CHOICES = ("keep", "space")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,12 @@ class TokenizerConfig:
     add_eos: bool = False
     newline: str = "keep"  # "keep", or "space": each newline becomes one space
 
+    def __post_init__(self) -> None:
+        if self.newline not in NEWLINE_CHOICES:
+            raise ConfigError(
+                f"newline must be one of {', '.join(NEWLINE_CHOICES)}, got {self.newline!r}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -84,7 +91,7 @@ class ModelConfig:
             raise BuildError(f"{path} cannot be read: {error}; build again") from error
         try:
             return cls._from_dict(manifest)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
             raise BuildError(
                 f"{path} is not a manifest of this version ({error!r}); build again"
             ) from error
