@@ -138,8 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _identical_share(ids: list[list[int]], reference: list[list[int]]) -> float:
-    same = [a == b for a, b in zip(sum(ids, []), sum(reference, []), strict=True)]
-    return sum(same) / len(same)
+    return float(np.mean(np.array(ids) == np.array(reference)))
 
 
 def _machine() -> str:

@@ -41,7 +41,7 @@ class TorchGenerate:
     name = "PyTorch generate fp32"
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self._generate: Any = checkpoint.model.generate
+        self._model: Any = checkpoint.model
         self._ids = checkpoint.ids
 
     def generate(self, sources: np.ndarray, settings: GenerationSettings) -> list[list[int]]:
@@ -52,7 +52,7 @@ class TorchGenerate:
             "length_penalty": settings.length_penalty,
         }
         with torch.inference_mode():
-            output = self._generate(
+            output = self._model.generate(
                 input_ids,
                 attention_mask=torch.ones_like(input_ids),
                 do_sample=False,

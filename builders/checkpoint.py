@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import BartConfig, BartForConditionalGeneration
 
 from builders.checkpoint_files import CheckpointFiles, find_files, find_folder
@@ -114,7 +116,7 @@ def _load_model(source: str) -> BartForConditionalGeneration:
         loaded: Any = BartForConditionalGeneration.from_pretrained(
             location, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise CheckpointError(f"the weights of {source} cannot be loaded: {error}") from error
     model, loading = loaded
     missing = sorted(set(loading["missing_keys"]) - DERIVED_WEIGHTS)

@@ -22,7 +22,7 @@ CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 OPTIONAL_FILES = (GENERATION_FILE, TOKENIZER_FILE)
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 @dataclass(frozen=True, kw_only=True)

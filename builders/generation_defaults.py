@@ -144,5 +144,6 @@ def _number(sources: Sources, name: str, kind: type[int] | type[float]) -> Any:
         return None
     accepted = (int,) if kind is int else (int, float)
     if not isinstance(value, accepted) or isinstance(value, bool):
-        raise CheckpointError(f"{place} sets {name} to {value!r}, it must be a {kind.__name__}")
+        wanted = "an integer" if kind is int else "a number"
+        raise CheckpointError(f"{place} sets {name} to {value!r}, it must be {wanted}")
     return kind(value)

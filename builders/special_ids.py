@@ -7,7 +7,9 @@ transformers does; every doubt becomes a warning line that names the flag.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from builders.checkpoint_files import CheckpointFiles
 from kobart_runtime.errors import CheckpointError, ConfigError
@@ -39,7 +41,8 @@ def resolve_ids(
     """
     _check_overrides(overrides, vocab_size)
     eos = _eos_ids(files)
-    bos, pad = _single_id(files, "bos_token_id"), _single_id(files, "pad_token_id")
+    read = files.read_by_generate
+    bos, pad = _single_id(read, "bos_token_id"), _single_id(read, "pad_token_id")
     start, start_warnings = _decoder_start(files, overrides, bos)
     forced_eos, forced_warnings = _forced_eos(files, overrides)
     ids = TokenIds(
@@ -47,7 +50,7 @@ def resolve_ids(
         eos=eos,
         pad=eos[0] if pad is None else pad,  # as generate() pads when no pad id is given
         decoder_start=start,
-        forced_bos=_single_id(files, "forced_bos_token_id"),
+        forced_bos=_single_id(read, "forced_bos_token_id"),
         forced_eos=forced_eos,
     )
     _check_vocabulary(ids, vocab_size)
@@ -59,7 +62,7 @@ def _decoder_start(
 ) -> tuple[int, tuple[str, ...]]:
     if overrides.decoder_start is not None:
         return overrides.decoder_start, ()
-    given = _single_id(files, "decoder_start_token_id")
+    given = _single_id(files.read_by_generate, "decoder_start_token_id")
     if given is not None:
         return given, ()
     if bos is None:
@@ -67,7 +70,8 @@ def _decoder_start(
             "the checkpoint names neither decoder_start_token_id nor bos_token_id: "
             "give --decoder-start-token-id"
         )
-    other = files.config.get("decoder_start_token_id", CLASS_DEFAULT_ID)
+    named = _single_id(files.config, "decoder_start_token_id")
+    other = CLASS_DEFAULT_ID if named is None else named
     return bos, (
         "the checkpoint gives generate() no decoder_start_token_id: summaries start from bos "
         f"({bos}), as the installed transformers does; its training may have used {other} "
@@ -81,8 +85,8 @@ def _forced_eos(
 ) -> tuple[int | None, tuple[str, ...]]:
     if overrides.forced_eos is not None:
         return overrides.forced_eos, ()
-    given = _single_id(files, "forced_eos_token_id")
-    other = files.config.get("forced_eos_token_id")
+    given = _single_id(files.read_by_generate, "forced_eos_token_id")
+    other = _single_id(files.config, "forced_eos_token_id")
     if other is None and files.generation_config is None:
         other = CLASS_DEFAULT_ID
     if given is not None or other is None:
@@ -113,8 +117,8 @@ def _eos_ids(files: CheckpointFiles) -> tuple[int, ...]:
     return ids
 
 
-def _single_id(files: CheckpointFiles, key: str) -> int | None:
-    value = files.read_by_generate.get(key)
+def _single_id(settings: Mapping[str, Any], key: str) -> int | None:
+    value = settings.get(key)
     if isinstance(value, list):
         if len(value) != 1:
             raise CheckpointError(f"{key} must be one id, got {value}: set one in the checkpoint")

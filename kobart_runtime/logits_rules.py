@@ -102,7 +102,7 @@ class LogitsRules:
             Scores float32[N] in no particular order, and their ids int32[N].
         """
         touched = rules.touched
-        if not touched:
+        if not touched and len(row.ids) >= count:
             return row.logprobs, row.ids
         untouched = np.fromiter((token not in touched for token in row.ids.tolist()), bool)
         if untouched.sum() < count and row.logits is not None:

@@ -27,10 +27,13 @@ class Stub:
 
 
 def find_stubs(server_pid: int) -> list[Stub]:
-    """The living stubs of a server, by pid."""
+    """The living stubs of a server that leads a session of its own, by pid.
+
+    The session tells whose they are even after the server's death.
+    """
     pids = sorted(int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
-    children = (pid for pid in pids if _parent(pid) == server_pid)
-    return [stub for pid in children if (stub := _read_stub(pid))]
+    members = (pid for pid in pids if _session(pid) == server_pid)
+    return [stub for pid in members if (stub := _read_stub(pid))]
 
 
 def remove_regions(stubs: list[Stub]) -> None:
@@ -52,10 +55,10 @@ def _read_stub(pid: int) -> Stub | None:
     return Stub(pid, Path(model_file).parent.parent.name, region)
 
 
-def _parent(pid: int) -> int:
+def _session(pid: int) -> int:
     try:
         stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0
-    # pid (name, which may hold blanks and brackets) state parent ...
-    return int(stat.rpartition(")")[2].split()[1])
+    # pid (name, which may hold blanks and brackets) state parent group session ...
+    return int(stat.rpartition(")")[2].split()[3])
