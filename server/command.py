@@ -20,6 +20,7 @@ def server_command(
     endpoints: Endpoints,
     exit_timeout_s: float,
     key: str,
+    shared_memory_prefix: str,
 ) -> list[str]:
     """Compose the command.
 
@@ -30,6 +31,7 @@ def server_command(
         endpoints: Where to listen.
         exit_timeout_s: How long Triton itself waits for requests when it is told to stop.
         key: The repository API wants it in the header `KEY_HEADER`; empty: open to all.
+        shared_memory_prefix: Of the files in /dev/shm that python models use.
     """
     command = [
         str(installation.binary),
@@ -44,6 +46,7 @@ def server_command(
         f"--grpc-address={endpoints.host}",
         f"--metrics-address={endpoints.host}",
         *(f"{option}={port}" for option, port in endpoints.ports.items()),
+        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix}",
         f"--exit-timeout-secs={math.ceil(exit_timeout_s)}",
     ]
     if installation.backends:

@@ -13,8 +13,8 @@ from typing import TextIO
 
 from server.log_stream import LogStream
 from server.repository_api import ServerError
-from server.stubs import find_stubs, remove_regions
 
+_SHARED_MEMORY = Path("/dev/shm")
 _LOG_END_S = 5.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -34,6 +34,7 @@ class ServerProcess:
         environment: dict[str, str],
         log: TextIO,
         hold_log: bool,
+        shared_memory_prefix: str,
     ) -> None:
         self._process = subprocess.Popen(
             command,
@@ -48,6 +49,7 @@ class ServerProcess:
         )
         assert self._process.stdout is not None
         self._log = LogStream(self._process.stdout, log, held=hold_log)
+        self._shared_memory_prefix = shared_memory_prefix
         self.pid = self._process.pid
 
     @property
@@ -80,12 +82,16 @@ class ServerProcess:
 
     def kill(self) -> None:
         """End the server and its models at once; does nothing if they have ended."""
-        orphans = find_stubs(self.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
-        remove_regions(orphans)
+        self._remove_shared_memory()
         self._log.join(_LOG_END_S)
+
+    def _remove_shared_memory(self) -> None:
+        """Free what killed models leave in memory for ever."""
+        for region in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
+            region.unlink(missing_ok=True)
 
 
 def _die_with_parent() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
-_SHARED_MEMORY = Path("/dev/shm")
 _STUB_NAME = "triton_python_backend_stub"
 
 
@@ -18,7 +16,6 @@ class Stub:
 
     pid: int
     model: str
-    region: str  # its shared memory, a file in /dev/shm
 
     @property
     def is_alive(self) -> bool:
@@ -36,23 +33,16 @@ def find_stubs(server_pid: int) -> list[Stub]:
     return [stub for pid in members if (stub := _read_stub(pid))]
 
 
-def remove_regions(stubs: list[Stub]) -> None:
-    """Free the shared memory of killed stubs, which nobody else will do."""
-    for stub in stubs:
-        with contextlib.suppress(OSError):
-            (_SHARED_MEMORY / Path(stub.region).name).unlink()
-
-
 def _read_stub(pid: int) -> Stub | None:
     try:
         arguments = (_PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return None
-    # stub, <repository>/<model>/<version>/model.py, shared memory region, sizes ...
-    command, model_file, region = (os.fsdecode(word) for word in (*arguments, b"", b"")[:3])
+    # stub, <repository>/<model>/<version>/model.py, ...
+    command, model_file = (os.fsdecode(word) for word in (*arguments, b"")[:2])
     if Path(command).name != _STUB_NAME:
         return None
-    return Stub(pid, Path(model_file).parent.parent.name, region)
+    return Stub(pid, Path(model_file).parent.parent.name)
 
 
 def _session(pid: int) -> int:

@@ -140,6 +140,7 @@ class TritonServer:
         """
         self.endpoints.require_free()
         installation = find_installation()
+        shared_memory_prefix = f"kobart-serve-{secrets.token_hex(8)}-"
         command = server_command(
             installation,
             repository=self.build.path,
@@ -147,6 +148,7 @@ class TritonServer:
             endpoints=self.endpoints,
             exit_timeout_s=self._exit_timeout_s,
             key=self._key,
+            shared_memory_prefix=shared_memory_prefix,
         )
         self._process = ServerProcess(
             command,
@@ -155,6 +157,7 @@ class TritonServer:
             environment=installation.environment,
             log=self._log_sink,
             hold_log=self._hold_log,
+            shared_memory_prefix=shared_memory_prefix,
         )
 
     def wait_ready(self, timeout_s: float, cancelled: threading.Event | None = None) -> bool:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from server.repository_api import RepositoryApi, ServerError
-from server.stubs import Stub, find_stubs, remove_regions
+from server.stubs import Stub, find_stubs
 
 _LOAD_TIMEOUT_S = 120.0
 _log = logging.getLogger(__name__)
@@ -43,7 +43,6 @@ class Watchdog:
             # Whoever unloaded or reloaded it through the API meant it.
             if living[model] < self._expected[model] and self._is_ready(model):
                 self._reload(model)
-        remove_regions(lost)
         self._watched = self._scan()
 
     def _reload(self, model: str) -> None:

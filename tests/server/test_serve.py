@@ -42,6 +42,7 @@ def test_loads_the_front_model_alone_unless_told_otherwise(tmp_path: Path, serve
     assert alone.wait_ready().stdout.startswith("echo ready")
     assert every.wait_ready().stdout.startswith("echo, echo_decoder, echo_encoder ready")
     assert every.generate("0 hi", model="echo_decoder") == "hi"
+    assert [served.signal(signal.SIGTERM).wait_exit() for served in (alone, every)] == [0, 0]
 
 
 def test_a_model_that_fails_to_load_is_named_with_its_own_reason(
@@ -73,6 +74,7 @@ def test_a_busy_port_is_named(build: Path, serve: Serve) -> None:
 
 def test_a_killed_model_process_is_replaced(build: Path, serve: Serve) -> None:
     served = serve(build).wait_ready()
+    (region,) = _shared_memory(served)
     stub = _stub(served)
     os.kill(stub, signal.SIGKILL)
     killed = time.monotonic()
@@ -81,6 +83,7 @@ def test_a_killed_model_process_is_replaced(build: Path, serve: Serve) -> None:
     assert time.monotonic() - killed < 10
     assert _stub(served) != stub
     assert served.signal(signal.SIGTERM).wait_exit() == 0
+    assert not region.exists()
 
 
 def test_a_model_that_does_not_come_back_ends_it(build: Path, serve: Serve) -> None:
@@ -94,8 +97,10 @@ def test_a_model_that_does_not_come_back_ends_it(build: Path, serve: Serve) -> N
 
 def test_a_killed_server_ends_it(build: Path, serve: Serve) -> None:
     served = serve(build).wait_ready()
+    (region,) = _shared_memory(served)
     os.kill(_server(served), signal.SIGKILL)
     assert served.wait_exit() == 1
+    assert not region.exists()
     assert served.stderr.endswith("kobart-serve: tritonserver died (killed by SIGKILL)\n")
 
 
@@ -115,3 +120,9 @@ def _server(served: Served) -> int:
 def _stub(served: Served) -> int:
     (stub,) = find_stubs(_server(served))
     return stub.pid
+
+
+def _shared_memory(served: Served) -> list[Path]:
+    """The files in /dev/shm that the model has mapped."""
+    maps = Path(f"/proc/{_stub(served)}/maps").read_text()
+    return sorted({Path(path) for path in re.findall(r"/dev/shm/kobart-serve-\S+", maps)})
