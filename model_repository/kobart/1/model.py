@@ -34,14 +34,13 @@ from kobart_runtime.metrics import METRICS, Metrics  # noqa: E402
 from kobart_runtime.service import Answer, Call, SummarizationService  # noqa: E402
 from kobart_runtime.settings import SETTING_NAMES  # noqa: E402
 
-_FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-
-# Triton has no code for a missed deadline; the message's prefix tells it from a cancellation.
+# Names in pb_utils.TritonError, which is empty until this module has been imported. There is none
+# for a missed deadline; the message's prefix tells it from a cancellation.
 _CODES = {
-    InvalidArgumentError: pb_utils.TritonError.INVALID_ARG,
-    OverloadedError: pb_utils.TritonError.UNAVAILABLE,
-    RequestCancelledError: pb_utils.TritonError.CANCELLED,
-    DeadlineExceededError: pb_utils.TritonError.CANCELLED,
+    InvalidArgumentError: "INVALID_ARG",
+    OverloadedError: "UNAVAILABLE",
+    RequestCancelledError: "CANCELLED",
+    DeadlineExceededError: "CANCELLED",
 }
 
 # Parameters that belong to Triton's protocols. Any other one is a misspelt input of /generate.
@@ -94,18 +93,20 @@ class _ResponseSink:
             pb_utils.Tensor(bindings.TRUNCATED, np.array([answer.truncated], np.bool_)),
             pb_utils.Tensor(bindings.OUTPUT_IDS, _int32(*answer.output_ids)),
         ]
-        self._sender.send(pb_utils.InferenceResponse(tensors), flags=_FINAL if final else 0)
+        self._send(pb_utils.InferenceResponse(tensors), final=final)
 
     def fail(self, error: KobartError) -> None:
-        code = next(
-            (code for kind, code in _CODES.items() if isinstance(error, kind)),
-            pb_utils.TritonError.INTERNAL,
-        )
+        name = next((name for kind, name in _CODES.items() if isinstance(error, kind)), "INTERNAL")
+        code = getattr(pb_utils.TritonError, name)
         triton_error = pb_utils.TritonError(error.status_message, code)
-        self._sender.send(pb_utils.InferenceResponse(error=triton_error), flags=_FINAL)
+        self._send(pb_utils.InferenceResponse(error=triton_error), final=True)
 
     def is_cancelled(self) -> bool:
         return bool(self._sender.is_cancelled())
+
+    def _send(self, response: Any, *, final: bool) -> None:
+        flags = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0
+        self._sender.send(response, flags=flags)
 
 
 class _MetricsReporter:

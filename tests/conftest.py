@@ -1,0 +1,48 @@
+"""What tests of all packages share: the sources they read and one build of kobart-mini."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from builders.config import BuildConfig
+from builders.pipeline import build
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MINI_CHECKPOINT = REPOSITORY / "assets" / "kobart-mini"
+SHARED = REPOSITORY.parent / "shared"  # real data that may not be redistributed here
+
+
+@pytest.fixture(scope="session")
+def mini_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build of assets/kobart-mini, as `kobart-build` makes it without flags."""
+    output = tmp_path_factory.mktemp("build") / "kobart-fp32"
+    return build(BuildConfig(checkpoint=str(MINI_CHECKPOINT), output=str(output)))
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer() -> Path:
+    """The folder of KoBART's own tokenizer."""
+    folder = SHARED / "kobart_tokenizer"
+    if not (folder / "tokenizer.json").exists():
+        pytest.skip(f"KoBART's tokenizer is not at {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def klue_sentences() -> list[str]:
+    """Real Korean sentences of KLUE-NLI."""
+    path = SHARED / "klue" / "klue-nli-v1.1_dev.json"
+    if not path.exists():
+        pytest.skip(f"KLUE-NLI is not at {path}")
+    pairs = json.loads(path.read_text(encoding="utf-8"))
+    return [pair[key] for pair in pairs for key in ("premise", "hypothesis")]
+
+
+@pytest.fixture(scope="session")
+def dialogues() -> list[str]:
+    """The dev dialogues of kobart-mini."""
+    lines = (MINI_CHECKPOINT / "dev.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["dialogue"] for line in lines]
