@@ -15,7 +15,6 @@ from client.config import (
     CHANNEL_OPTIONS,
     DEFAULT_RETRY,
     READY_TIMEOUT_S,
-    STREAM_METADATA,
     ClientConfig,
     RetryPolicy,
 )
@@ -182,7 +181,7 @@ class AsyncKobartClient:
 
     async def _attempt(self, exchange: Exchange) -> AsyncGenerator[SummaryChunk, None]:
         call = self._connected().ModelStreamInfer(
-            iter([exchange.message]), timeout=exchange.attempt(), metadata=STREAM_METADATA
+            iter([exchange.message]), timeout=exchange.attempt()
         )
         try:
             async for response in call:

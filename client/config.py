@@ -14,9 +14,6 @@ MAX_TIMEOUT_S = 7 * 24 * 3600.0
 READY_TIMEOUT_S = 5.0  # of the question whether the model is loaded
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s/:]+):\d{1,5}")
 
-# One stream per request is opened with this header, so that an error ends it with its status.
-STREAM_METADATA = (("triton_grpc_error", "true"),)
-
 CHANNEL_OPTIONS = (
     # Triton answers pings that come more often than every 300 s by closing the connection.
     ("grpc.keepalive_time_ms", 330_000),

@@ -224,9 +224,7 @@ def test_a_model_that_does_not_exist(triton: TritonServer, make_client: Any) -> 
     client = make_client(url, model="kobard")
     assert not client.is_ready()
     for method in (client.summarize, lambda text: list(client.stream(text))):
-        with pytest.raises(
-            ModelNotReadyError, match=f"'kobard' is not loaded at {url}"
-        ):
+        with pytest.raises(ModelNotReadyError, match=f"'kobard' is not loaded at {url}"):
             method("echo a")
     with pytest.raises(ModelNotReadyError):
         client.check_ready()
