@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -88,6 +89,19 @@ def test_equal_files_are_hard_links_and_none_leads_to_the_checkout(built: Path) 
     runtime = built / "news_encoder/1/kobart_runtime/errors.py"
     assert runtime.samefile(built / "news/1/kobart_runtime/errors.py")
     assert not runtime.samefile(RUNTIME_PACKAGE / "errors.py")
+
+
+def test_a_disk_without_hard_links_gets_copies(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr("builders.repository.os.link", refuse)
+    output = build(BuildConfig(checkpoint=str(checkpoint), output=str(tmp_path / "build")))
+    copy, original = output / "kobart_encoder/1/encoder.onnx", output / "kobart/1/encoder.onnx"
+    assert not copy.samefile(original)
+    assert copy.read_bytes() == original.read_bytes()
 
 
 def test_configs_are_filled_in(built: Path) -> None:
