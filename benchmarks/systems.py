@@ -82,10 +82,21 @@ class OurRuntime:
 
     def generate(self, sources: np.ndarray, settings: GenerationSettings) -> list[list[int]]:
         """See `System`."""
-        listeners = [_Result() for _ in sources]
-        for source, listener in zip(sources, listeners, strict=True):
+        answers = self.generate_each([(source, settings) for source in sources])
+        return [list(ids) for ids in answers]
+
+    def generate_each(
+        self, calls: Sequence[tuple[np.ndarray, GenerationSettings]]
+    ) -> list[tuple[int, ...]]:
+        """Generated ids in the order of the calls, which are all in flight together.
+
+        Args:
+            calls: Source ids int32[S], and how to summarise them.
+        """
+        listeners = [_Result() for _ in calls]
+        for (source, settings), listener in zip(calls, listeners, strict=True):
             self._loop.submit(Request(source, settings, listener))
-        return [list(listener.wait().ids) for listener in listeners]
+        return [listener.wait().ids for listener in listeners]
 
     def close(self) -> None:
         """Stop the loop's thread."""

@@ -37,6 +37,11 @@ def klue_sentences() -> list[str]:
     path = SHARED / "klue" / "klue-nli-v1.1_dev.json"
     if not path.exists():
         pytest.skip(f"KLUE-NLI is not at {path}")
+    return read_klue(path)
+
+
+def read_klue(path: Path) -> list[str]:
+    """Premises and hypotheses of a KLUE-NLI file."""
     pairs = json.loads(path.read_text(encoding="utf-8"))
     return [pair[key] for pair in pairs for key in ("premise", "hypothesis")]
 
