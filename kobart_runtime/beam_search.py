@@ -112,7 +112,7 @@ class BeamSearch:
 
     def _finish(self, score: np.float32, beam: int, token: int) -> None:
         length = self.num_generated + 1
-        penalised = np.float32(score / np.float32(length**self._settings.length_penalty))
+        penalised = self._with_length_penalty(score, length)
         chose_eos = token in self._ids.eos and not self._rules.forces_end(self.num_generated)
         tokens = (*self._tokens[beam, 1:length].tolist(), int(token))
         self._finished.append(_Finished(penalised, tokens, "stop" if chose_eos else "length"))
@@ -133,8 +133,18 @@ class BeamSearch:
         if self._settings.early_stopping:
             return True
         # Whether the best running beam, if it ended now, would beat the worst finished one.
-        length = np.float32(self.num_generated**self._settings.length_penalty)
-        return bool(self._scores[0] / length <= self._finished[-1].score)
+        possible = self._with_length_penalty(self._scores[0], self.num_generated)
+        return bool(possible <= self._finished[-1].score)
+
+    def _with_length_penalty(self, score: np.float32, length: int) -> np.float32:
+        """A sum of log-probabilities made comparable between lengths.
+
+        Penalties far out of the usual give infinite scores, not an error: that would fail the
+        other requests of the step too.
+        """
+        with np.errstate(all="ignore"):
+            divisor = np.float32(np.float64(length) ** self._settings.length_penalty)
+            return np.float32(score / divisor)
 
 
 def _count_leading(flags: list[bool]) -> int:

@@ -127,7 +127,8 @@ class LogitsRules:
 
     def _penalise(self, scores: np.ndarray) -> np.ndarray:
         """CTRL's penalty (arXiv:1909.05858, section 4.1) as transformers applies it."""
-        return np.where(scores < 0, scores * self._penalty, scores / self._penalty)
+        with np.errstate(over="ignore"):  # infinite scores are meant, as there
+            return np.where(scores < 0, scores * self._penalty, scores / self._penalty)
 
 
 def repeated_ngram_ends(tokens: np.ndarray, size: int) -> list[set[int]]:
