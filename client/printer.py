@@ -45,8 +45,8 @@ class Printer:
 
     def piece(self, text: str) -> None:
         """Print a part of a summary at once."""
+        self._line_is_open = True  # first: Ctrl-C may come while the piece is written
         print(text, end="", flush=True)
-        self._line_is_open = True
 
     def end(self) -> None:
         """Close a summary's last line, unless not even its first piece came."""
