@@ -21,7 +21,7 @@ class TrainingConfig:
     chunk_size: int = 1_024  # examples generated and sorted by length at a time
     small_talk_from: float = 0.1  # share of the training after which small talk sets in
     small_talk_full: float = 0.4  # share of the training after which there is all of it
-    validate_every: int = 500  # steps
+    validate_every: int = 1_000  # steps
     seed: int = 1
 
     def __post_init__(self) -> None:

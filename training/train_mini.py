@@ -99,6 +99,8 @@ class Run:
         torch.manual_seed(config.seed)
         tokenizer = build_tokenizer()
         model = new_model(tokenizer.get_vocab_size()).train()
+        # PyTorch's fused attention is slow on CPUs at head_dim 48, in the backward pass above all.
+        model.set_attn_implementation("eager")
         optimizer = torch.optim.AdamW(
             model.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
