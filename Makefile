@@ -1,0 +1,44 @@
+# `make demo` and `make test` work on a fresh Linux machine with Python 3.10 to 3.12 and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+DEMO_BUILD := build/kobart-fp32
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check format benchmark clean
+
+help:  ## list these targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(DEMO_BUILD)/manifest.json  ## a sample dialogue and its summary, from a real Triton server
+	@$(BIN)/python examples/demo.py $(DEMO_BUILD)
+
+test: check  ## lint, types and all tests but the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: check  ## every test
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(INSTALLED)  ## rewrite the code to the house style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+benchmark: $(INSTALLED)  ## tokens per second against PyTorch, full size
+	$(BIN)/python -m benchmarks.generation
+
+$(DEMO_BUILD)/manifest.json: $(INSTALLED) $(wildcard assets/kobart-mini/* builders/*.py kobart_runtime/*.py model_repository/*/config.pbtxt model_repository/*/1/model.py)
+	$(BIN)/kobart-build --output $(DEMO_BUILD) --force
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,build,dev]'
+	touch $@
+
+clean:  ## remove the environment and all builds
+	rm -rf .venv build
