@@ -112,6 +112,10 @@ class SummarizationService:
             self.metrics.add(requests_rejected=1)
             raise
 
+    def count_refused(self) -> None:
+        """Count a request that cannot be read as a call and therefore is not submitted."""
+        self.metrics.add(requests_received=1, requests_rejected=1)
+
     def close(self) -> None:
         """Answer what was accepted, then stop both threads."""
         self._loop.close()

@@ -48,6 +48,7 @@ _PROTOCOL_PARAMETERS = {"id", "timeout", "priority", "triton_enable_empty_final_
 
 _INPUT_NAMES = (bindings.TEXT_INPUT, bindings.STREAM, *SETTING_NAMES)
 _METRICS_INTERVAL_S = 0.5
+_logger = logging.getLogger(__name__)
 
 
 class TritonPythonModel:
@@ -68,14 +69,26 @@ class TritonPythonModel:
         for request in requests:
             sink = _ResponseSink(request.get_response_sender())
             try:
-                self._service.submit(_read_call(request), sink)
+                self._accept(request, sink)
             except KobartError as error:
                 sink.fail(error)
+            except Exception as error:
+                # Raised to Triton, it would cost the other requests of this call their answers.
+                _logger.exception("a request failed before it was accepted")
+                sink.fail(KobartError(f"{error!r}"))
 
     def finalize(self) -> None:
         """Answer what was accepted, then stop."""
         self._service.close()
         self._reporter.close()
+
+    def _accept(self, request: Any, sink: _ResponseSink) -> None:
+        try:
+            call = _read_call(request)
+        except InvalidArgumentError:
+            self._service.count_refused()
+            raise
+        self._service.submit(call, sink)
 
 
 class _ResponseSink:
