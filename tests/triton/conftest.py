@@ -1,0 +1,91 @@
+"""One real tritonserver with all models of a build of kobart-mini, for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from builders.config import BuildConfig
+from builders.pipeline import build
+from client import KobartClient, RetryPolicy
+from server.supervisor import TritonServer, free_ports
+from tests.conftest import MINI_CHECKPOINT
+from tests.server.served import Served
+from tests.triton.oracle import Oracle
+
+NO_RETRY = RetryPolicy(max_attempts=1)
+
+
+@contextmanager
+def running(folder: Path, log: Path, *models: str) -> Iterator[TritonServer]:
+    """A server on free ports with its log in a file."""
+    http_port, grpc_port, metrics_port = free_ports(3)
+    with (
+        log.open("w", encoding="utf-8") as sink,
+        TritonServer(
+            folder,
+            models=models,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            exit_timeout_s=10.0,
+            log=sink,
+        ) as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def triton(mini_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """All models of the mini build."""
+    with running(mini_build, tmp_path_factory.mktemp("triton") / "log", "all") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(triton: TritonServer) -> Iterator[KobartClient]:
+    """A client of the mini build's server; errors come at once."""
+    with KobartClient(triton.grpc_url, timeout_s=60.0, retry=NO_RETRY) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def narrow_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A build with another name, one slot and two places in its queue."""
+    config = BuildConfig(
+        checkpoint=str(MINI_CHECKPOINT),
+        output=str(tmp_path_factory.mktemp("build") / "narrow"),
+        model_name="narrow",
+        max_batch_size=1,
+        max_queue_size=2,
+    )
+    return build(config)
+
+
+@pytest.fixture(scope="session")
+def narrow(narrow_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    """The narrow build's front model, beside the other server."""
+    with running(narrow_build, tmp_path_factory.mktemp("narrow") / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Oracle:
+    """kobart-mini in PyTorch."""
+    return Oracle(MINI_CHECKPOINT)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Starts kobart-serve on a build; whatever still runs at the end is killed."""
+    with ExitStack() as stack:
+
+        def start(folder: Path, *options: str) -> Served:
+            served = Served(folder, options, tmp_path / f"serve-{folder.name}")
+            stack.callback(served.kill)
+            return served
+
+        yield start

@@ -1,0 +1,60 @@
+"""The checkpoint in PyTorch: what `transformers` makes of a text, and how it scores an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    LogitsProcessorList,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+)
+
+Settings = Mapping[str, float]
+
+
+class Oracle:
+    """Plain `generate()` on one source at a time, in float32."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=torch.float32)
+        self._model = model.eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+
+    def source_ids(self, text: str, *, special_as_text: bool = False) -> list[int]:
+        """Ids of a text; special tokens that stand in it may be told to be mere letters."""
+        return list(self._tokenizer(text, split_special_tokens=special_as_text).input_ids)
+
+    def generate(self, source_ids: Sequence[int], **settings: float) -> tuple[int, ...]:
+        """Generated ids, decoder start excluded."""
+        source = torch.tensor([source_ids])
+        with torch.inference_mode():
+            (ids,) = self._model.generate(
+                source, attention_mask=torch.ones_like(source), do_sample=False, **settings
+            )
+        return tuple(ids[1:].tolist())
+
+    def score(self, source_ids: Sequence[int], ids: Sequence[int], settings: Settings) -> float:
+        """Sum of the ids' log-probabilities under the settings' rules, as beam search adds it."""
+        source = torch.tensor([source_ids])
+        prefix = torch.tensor([[self._model.config.decoder_start_token_id, *ids]])
+        rules = self._rules(settings)
+        with torch.inference_mode():
+            logits = self._model(input_ids=source, decoder_input_ids=prefix[:, :-1]).logits[0]
+        logprobs = logits.log_softmax(-1)
+        return sum(
+            float(rules(prefix[:, : step + 1], logprobs[step : step + 1])[0, id_])
+            for step, id_ in enumerate(ids)
+        )
+
+    def _rules(self, settings: Settings) -> LogitsProcessorList:
+        rules = LogitsProcessorList()
+        if (penalty := settings.get("repetition_penalty", 1.0)) != 1.0:
+            rules.append(RepetitionPenaltyLogitsProcessor(penalty))
+        if size := int(settings.get("no_repeat_ngram_size", 3)):
+            rules.append(NoRepeatNGramLogitsProcessor(size))
+        return rules
