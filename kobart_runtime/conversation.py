@@ -84,6 +84,14 @@ class Conversation:
         """See `request.Listener`."""
         self._tell(partial(self._answer, self._send_error, error))
 
+    def caller_has_gone(self) -> bool:
+        """Whether the caller has cancelled; where that cannot be asked any more, it has."""
+        try:
+            return self.sink.is_cancelled()
+        except Exception:
+            _logger.exception("request %d: its caller cannot be asked", self.request.number)
+            return True
+
     def _answer(self, send: Callable[..., None], argument: object) -> None:
         """Send, and stay up if the caller's side broke."""
         try:

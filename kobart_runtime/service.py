@@ -173,7 +173,7 @@ class SummarizationService:
                         f"the request took longer than {request.timeout_s:g} s: ask for fewer "
                         "tokens or beams, or allow more time"
                     )
-                elif conversation.sink.is_cancelled():
+                elif conversation.caller_has_gone():
                     request.abort = RequestCancelledError("the caller cancelled the request")
 
 
