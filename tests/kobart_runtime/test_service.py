@@ -362,6 +362,13 @@ def test_close_answers_what_was_accepted_and_refuses_the_rest(
     assert service.num_open == 0
 
 
+def test_what_cannot_be_read_as_a_call_is_counted_too(new_service: NewService) -> None:
+    service = new_service()
+    service.count_refused()
+    values = counters(service)
+    assert (values["requests_received"], values["requests_rejected"]) == (1, 1)
+
+
 def test_counters_add_up_under_a_mixed_load(
     new_service: NewService, runner: ScriptedRunner
 ) -> None:
