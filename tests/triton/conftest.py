@@ -54,13 +54,14 @@ def client(triton: TritonServer) -> Iterator[KobartClient]:
 
 @pytest.fixture(scope="session")
 def narrow_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build with another name, one slot and two places in its queue."""
+    """Another name, one slot, two places in the queue, and summaries that take seconds."""
     config = BuildConfig(
         checkpoint=str(MINI_CHECKPOINT),
         output=str(tmp_path_factory.mktemp("build") / "narrow"),
         model_name="narrow",
         max_batch_size=1,
         max_queue_size=2,
+        max_target_length=1000,
     )
     return build(config)
 

@@ -56,7 +56,8 @@ def metrics(server: TritonServer) -> dict[str, float]:
 def settled_metrics(server: TritonServer) -> dict[str, float]:
     """The metrics once nothing is on its way; they are copied to Triton twice a second."""
     deadline = time.monotonic() + _LIMIT_S
-    last, seen = {}, metrics(server)
+    last: dict[str, float] = {}
+    seen = metrics(server)
     while last != seen or not is_idle(seen):
         assert time.monotonic() < deadline, f"requests are still on their way: {seen}"
         time.sleep(0.7)

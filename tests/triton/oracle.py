@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -47,11 +48,11 @@ class Oracle:
             logits = self._model(input_ids=source, decoder_input_ids=prefix[:, :-1]).logits[0]
         logprobs = logits.log_softmax(-1)
         return sum(
-            float(rules(prefix[:, : step + 1], logprobs[step : step + 1])[0, id_])
+            rules(prefix[:, : step + 1], logprobs[step : step + 1])[0, id_].item()
             for step, id_ in enumerate(ids)
         )
 
-    def _rules(self, settings: Settings) -> LogitsProcessorList:
+    def _rules(self, settings: Settings) -> Any:
         rules = LogitsProcessorList()
         if (penalty := settings.get("repetition_penalty", 1.0)) != 1.0:
             rules.append(RepetitionPenaltyLogitsProcessor(penalty))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_chunks_add_up_over_grpc(
 def test_server_sent_events_join_to_the_unary_answer(
     triton: TritonServer, dialogues: list[str], num_beams: int
 ) -> None:
-    fields = {"text_input": dialogues[1], "num_beams": num_beams}
+    fields: dict[str, Any] = {"text_input": dialogues[1], "num_beams": num_beams}
     events = generate_stream(triton, **fields)
     whole = generate(triton, **fields)
     assert len(events) > 2

@@ -1,0 +1,138 @@
+"""Requests that end early: cancelled, out of time, or refused because the queue is full."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from client import KobartClient, RetryPolicy
+from kobart_runtime.errors import DeadlineExceededError, OverloadedError
+from server.supervisor import TritonServer
+from tests.server.served import wait_until
+from tests.triton.grpc_stream import RawResponse, error_of, infer_request, stream
+from tests.triton.http_api import generate, metrics, settled_metrics
+
+pytestmark = pytest.mark.triton
+
+TEXT = "회의는 내일 오후 두 시로 미루기로 했다."
+LONG = {"num_beams": 8, "max_new_tokens": 1000, "min_new_tokens": 1000, "no_repeat_ngram_size": 0}
+SOON_S = 10.0
+TIMEOUT_US = 300_000
+
+
+def long_request(parameters: Mapping[str, int] | None = None, **values: Any) -> Any:
+    return infer_request({"text_input": TEXT, **LONG, **values}, parameters, model="narrow")
+
+
+@contextmanager
+def waiting(server: TritonServer, count: int) -> Iterator[ExitStack]:
+    """The only slot is taken, and so many requests wait for it; closing the stack cancels all."""
+    with ExitStack() as stack:
+        stack.enter_context(stream(server.grpc_url, long_request()))
+        wait_until(lambda: metrics(server)["requests_active"] == 1, SOON_S)
+        for _ in range(count):
+            stack.enter_context(stream(server.grpc_url, long_request()))
+        wait_until(lambda: metrics(server)["requests_waiting"] == count, SOON_S)
+        yield stack
+
+
+@contextmanager
+def counted(server: TritonServer, **expected: int) -> Iterator[None]:
+    """Asserts by how much counters have moved once all is quiet."""
+    before = settled_metrics(server)
+    yield
+    after = settled_metrics(server)
+    moved = {name: int(after[f"requests_{name}"] - before[f"requests_{name}"]) for name in expected}
+    assert moved == expected
+
+
+def test_leaving_a_stream_frees_the_slot(narrow: TritonServer) -> None:
+    with (
+        counted(narrow, received=2, cancelled=1, finished=1),
+        KobartClient(narrow.grpc_url, model="narrow") as client,
+    ):
+        for chunk in client.stream(TEXT, **{**LONG, "num_beams": 1}):
+            assert chunk.summary is None
+            break
+        started = time.monotonic()
+        client.summarize(TEXT, max_new_tokens=2)
+        assert time.monotonic() - started < SOON_S
+
+
+def test_cancelled_in_the_queue(narrow: TritonServer) -> None:
+    with counted(narrow, received=2, cancelled=2), waiting(narrow, 0):
+        with stream(narrow.grpc_url, long_request()):
+            wait_until(lambda: metrics(narrow)["requests_waiting"] == 1, SOON_S)
+        wait_until(lambda: metrics(narrow)["requests_waiting"] == 0, SOON_S)
+        assert metrics(narrow)["requests_active"] == 1
+
+
+def test_a_full_queue_refuses_at_once(narrow: TritonServer) -> None:
+    with counted(narrow, received=6, cancelled=3, rejected=3), waiting(narrow, 2):
+        started = time.monotonic()
+        told = error_of(narrow.grpc_url, long_request())
+        assert told.startswith("UNAVAILABLE: 2 requests are waiting, limit 2: try again later")
+        assert generate(narrow, "narrow", text_input=TEXT) == {"error": told}
+        with (
+            KobartClient(
+                narrow.grpc_url, model="narrow", retry=RetryPolicy(max_attempts=1)
+            ) as client,
+            pytest.raises(OverloadedError, match="limit 2"),
+        ):
+            client.summarize(TEXT)
+        assert time.monotonic() - started < 2.0
+        assert metrics(narrow)["requests_active"] == 1
+
+
+def test_a_client_that_retries_gets_through(narrow: TritonServer) -> None:
+    patient = RetryPolicy(max_attempts=50, initial_backoff_s=0.2, max_backoff_s=0.2)
+    with KobartClient(narrow.grpc_url, model="narrow", retry=patient) as client:
+        summaries = client.summarize_many([TEXT] * 8, concurrency=8, max_new_tokens=8)
+    assert len({summary.text for summary in summaries}) == 1
+
+
+def test_out_of_time_while_decoding(narrow: TritonServer) -> None:
+    with counted(narrow, received=2, cancelled=2):
+        for told in (
+            error_of(narrow.grpc_url, long_request({"timeout": TIMEOUT_US})),
+            generate(narrow, "narrow", text_input=TEXT, timeout=TIMEOUT_US, **LONG)["error"],
+        ):
+            assert told.startswith("DEADLINE_EXCEEDED: the request took longer than 0.3 s")
+
+
+def test_out_of_time_in_the_queue(narrow: TritonServer) -> None:
+    with counted(narrow, received=3, cancelled=3), waiting(narrow, 0):
+        for told in (
+            error_of(narrow.grpc_url, long_request({"timeout": TIMEOUT_US})),
+            generate(narrow, "narrow", text_input=TEXT, timeout=TIMEOUT_US)["error"],
+        ):
+            assert told.startswith("DEADLINE_EXCEEDED: the request took longer than 0.3 s")
+        assert metrics(narrow)["requests_active"] == 1
+
+
+def test_out_of_time_in_the_midst_of_a_stream(narrow: TritonServer) -> None:
+    request = long_request({"timeout": TIMEOUT_US}, stream=True, num_beams=1)
+    with stream(narrow.grpc_url, request) as call:
+        *chunks, last = [RawResponse(message) for message in call]
+    assert chunks
+    assert not any(chunk.error for chunk in chunks)
+    assert last.error.startswith("DEADLINE_EXCEEDED")
+
+
+def test_the_clients_own_deadline(narrow: TritonServer) -> None:
+    with (
+        counted(narrow, received=1, cancelled=1),
+        KobartClient(narrow.grpc_url, model="narrow") as client,
+        pytest.raises(DeadlineExceededError, match=r"no summary within 0\.3 s"),
+    ):
+        client.summarize(TEXT, timeout_s=0.3, **LONG)
+
+
+@pytest.mark.parametrize("timeout", [-5, "soon"])
+def test_a_timeout_that_is_none(narrow: TritonServer, timeout: object) -> None:
+    told = generate(narrow, "narrow", text_input=TEXT, timeout=timeout)["error"]
+    assert told.startswith("INVALID_ARGUMENT: timeout must be")
