@@ -69,6 +69,7 @@ class Conversation:
         self._metrics = metrics
         self._tell = tell
         self._detokenizer = StreamingDetokenizer(tokenizer)
+        self._is_open = True  # the last response is not yet on its way
         self._num_told = 0  # ids sent in chunks
         self._unsent_ids: list[int] = []  # ids whose text waits for the next token
 
@@ -93,12 +94,15 @@ class Conversation:
             return True
 
     def _answer(self, send: Callable[..., None], argument: object) -> None:
-        """Send, and stay up if the caller's side broke."""
+        """Send; where that fails, an error takes the place of all that was still to come."""
+        if not self._is_open:
+            return
         try:
             send(argument)
-        except Exception:
+        except Exception as error:
             _logger.exception("request %d: a response could not be sent", self.request.number)
-            self.request.abort = self.request.abort or RequestError("the response was not taken")
+            self.request.abort = RequestError(f"a response could not be sent: {error!r}")
+            self._answer(self._send_error, self.request.abort)
 
     def _send_chunk(self, ids: list[int]) -> None:
         self._unsent_ids += ids
@@ -109,8 +113,6 @@ class Conversation:
             self._unsent_ids = []
 
     def _send_final(self, generated: Generated) -> None:
-        self.on_closed()
-        self._metrics.add(requests_finished=1)
         ids = generated.ids[self._num_told :]
         unseen = ids[len(self._unsent_ids) :]
         if self.request.stream:
@@ -119,13 +121,19 @@ class Conversation:
             )
         else:
             text = self._detokenize(lambda: self._tokenizer.decode(ids))
+        self._close("requests_finished")
         self._send(text, ids, generated.finish_reason, final=True)
 
     def _send_error(self, error: KobartError) -> None:
-        self.on_closed()
         aborted = isinstance(error, RequestError)
-        self._metrics.add(**{"requests_cancelled" if aborted else "requests_failed": 1})
+        self._close("requests_cancelled" if aborted else "requests_failed")
         self.sink.fail(error)
+
+    def _close(self, counter: str) -> None:
+        """Count how the request ends; only its last response is still to be sent."""
+        self._is_open = False
+        self.on_closed()
+        self._metrics.add(**{counter: 1})
 
     def _send(self, text: str, ids: tuple[int, ...], reason: str, *, final: bool) -> None:
         answer = Answer(

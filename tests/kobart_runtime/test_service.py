@@ -23,7 +23,7 @@ from kobart_runtime.errors import (
     RequestError,
 )
 from kobart_runtime.model_config import TokenIds, TokenizerConfig
-from kobart_runtime.service import Call, SummarizationService
+from kobart_runtime.service import Answer, Call, SummarizationService
 from kobart_runtime.settings import GenerationSettings
 from kobart_runtime.tokenizer import Tokenizer
 from tests.fakes import PATIENCE_S, RecordingSink, ScriptedModel, ScriptedRunner, scripted_config
@@ -269,11 +269,52 @@ def test_a_sink_that_breaks_while_streaming_ends_its_request_alone(
     broken.broken = OSError("the pipe is closed")
     service.submit(Call(text=TEXT, settings=settings, stream=True), broken)
     neighbour = submit(service, settings={"num_beams": 1})
-    with pytest.raises(RequestError, match="the response was not taken"):
+    with pytest.raises(RequestError, match=r"could not be sent: OSError.*the pipe is closed"):
         broken.wait()
     assert neighbour.wait()
     assert runner.num_steps < 190
     assert "the pipe is closed" in caplog.text
+    assert counters(service)["requests_finished"] == 1
+
+
+def test_a_lost_chunk_is_never_followed_by_the_rest(new_service: NewService) -> None:
+    """The request may have finished before the loop hears that a chunk of it was lost."""
+
+    class BreaksOnce(RecordingSink):
+        def send(self, answer: Answer, *, final: bool) -> None:
+            time.sleep(0.2)  # until the loop has finished
+            if not self.num_sends:
+                self.num_sends += 1
+                raise OSError("the pipe is closed")
+            super().send(answer, final=final)
+
+        num_sends = 0
+
+    service = new_service()
+    sink = BreaksOnce()
+    settings = {"num_beams": 1, "max_new_tokens": 20, "min_new_tokens": 20}
+    service.submit(Call(text=TEXT, settings=settings, stream=True), sink)
+    with pytest.raises(RequestError, match="could not be sent"):
+        sink.wait()
+    service.close()
+    assert sink.answers == []
+    assert sink.num_ends == 1
+    assert counters(service)["requests_cancelled"] == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_summary_that_cannot_be_put_into_words_is_an_error(
+    new_service: NewService, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    def fail(*_: object) -> str:
+        raise ValueError("no words")
+
+    service = new_service()
+    monkeypatch.setattr(Tokenizer, "decode", fail)
+    with pytest.raises(RequestError, match=r"could not be sent: ValueError.*no words"):
+        submit(service, stream=stream).wait()
+    monkeypatch.undo()
+    assert submit(service, stream=stream).wait()
     assert counters(service)["requests_finished"] == 1
 
 
