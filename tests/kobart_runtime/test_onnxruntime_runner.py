@@ -1,0 +1,80 @@
+"""Engines that are none, or not the manifest's; what they compute is compared in tests/parity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from kobart_runtime import bindings
+from kobart_runtime.errors import EngineError
+from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
+from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner, open_session, run_session
+
+SHAPE = ModelShape(num_decoder_layers=1, num_heads=1, head_dim=2, vocab_size=9, num_candidates=4)
+
+
+def write_graph(path: Path, outputs: dict[str, int]) -> None:
+    """A graph that gives its input back under several names, each said to be [.., .., size]."""
+    given = helper.make_tensor_value_info("given", TensorProto.FLOAT, ["R", "W", "X"])
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["R", "W", size])
+        for name, size in outputs.items()
+    ]
+    nodes = [helper.make_node("Identity", ["given"], [name]) for name in outputs]
+    graph = helper.make_graph(nodes, "echo", [given], values)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_graph(tmp_path / ENCODER_FILE, {"states": 2})
+    sizes = {bindings.LOGITS: SHAPE.vocab_size, bindings.CANDIDATE_IDS: SHAPE.num_candidates}
+    write_graph(tmp_path / DECODER_FILE, sizes)
+    return tmp_path
+
+
+def test_engines_of_the_manifest_open(folder: Path) -> None:
+    runner = OnnxRuntimeRunner(folder, SHAPE, num_threads=1)
+    assert (runner.num_candidates, runner.vocab_size) == (4, 9)
+    cache = runner.new_cache(2, 3, 5)
+    assert [array.shape for array in cache.self_kv] == [(2, 1, 3, 2)] * 2
+    assert [array.shape for array in cache.cross_kv] == [(2, 1, 5, 2)] * 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "name"),
+    [
+        ({bindings.LOGITS: 10, bindings.CANDIDATE_IDS: 4}, bindings.LOGITS),
+        ({bindings.LOGITS: 9, bindings.CANDIDATE_IDS: 5}, bindings.CANDIDATE_IDS),
+        ({bindings.LOGITS: 9}, bindings.CANDIDATE_IDS),
+    ],
+)
+def test_an_engine_of_another_build_is_refused(
+    folder: Path, sizes: dict[str, int], name: str
+) -> None:
+    write_graph(folder / DECODER_FILE, sizes)
+    with pytest.raises(EngineError, match=rf"decoder\.onnx gives {name} .*; build again"):
+        OnnxRuntimeRunner(folder, SHAPE, num_threads=1)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no graph"])
+def test_a_file_that_is_no_engine_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / ENCODER_FILE
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(EngineError, match=rf"{path} cannot be loaded"):
+        open_session(path)
+
+
+def test_what_the_engine_refuses_is_an_engine_error(folder: Path) -> None:
+    session = open_session(folder / ENCODER_FILE, num_threads=1)
+    states = np.ones((1, 1, 2), np.float32)
+    assert run_session(session, ["states"], {"given": states})[0].tolist() == states.tolist()
+    for feeds in ({}, {"given": states.astype(np.int32)}, {"given": states[0]}):
+        with pytest.raises(EngineError, match="ONNX Runtime failed: "):
+            run_session(session, ["states"], feeds)
