@@ -9,6 +9,8 @@ one beam.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,18 +43,26 @@ class DecodeBatch:
         self._visible = np.zeros((0, num_beams, 0), np.int32)
         self.sequences: list[Sequence] = []  # slot -> sequence
 
-    def admit(self, sequence: Sequence, encoded: Any, row: int) -> None:
-        """Give a sequence the next slot, with row `row` of an encoder's result."""
-        if sequence.search.num_beams != self._num_beams:
-            raise SlotStateError(
-                f"a sequence of {sequence.search.num_beams} beams in a batch of {self._num_beams}"
-            )
-        slot = len(self.sequences)
-        source_len = sequence.request.source_len
-        self._make_room(slot + 1, self._num_beams, source_len)
-        self._cache.put(slot, encoded, row, source_len)
-        self._visible[slot] = 0
-        self.sequences.append(sequence)
+    def admit(self, sequences: Mapping[int, Sequence], encoded: Any) -> None:
+        """Give sequences the next slots, in one go: room is made, and K/V moved for it, once.
+
+        Args:
+            sequences: Row of `encoded` -> sequence.
+            encoded: An encoder's result.
+        """
+        for sequence in sequences.values():
+            num_beams = sequence.search.num_beams
+            if num_beams != self._num_beams:
+                raise SlotStateError(
+                    f"a sequence of {num_beams} beams in a batch of {self._num_beams}"
+                )
+        longest = max(sequence.request.source_len for sequence in sequences.values())
+        self._make_room(len(self.sequences) + len(sequences), self._num_beams, longest)
+        for row, sequence in sequences.items():
+            slot = len(self.sequences)
+            self._cache.put(slot, encoded, row, sequence.request.source_len)
+            self._visible[slot] = 0
+            self.sequences.append(sequence)
 
     def retire(self, sequence: Sequence) -> None:
         """Free a sequence's slot; the last slot moves into the gap."""
@@ -63,7 +73,8 @@ class DecodeBatch:
             self._visible[slot] = self._visible[last]
             self.sequences[slot] = self.sequences[last]
         self.sequences.pop()
-        self._give_back_room()
+        with suppress(MemoryError):  # a smaller cache lies beside the larger one for a moment
+            self._give_back_room()
 
     def step(self) -> None:
         """Decode one token for each beam of each sequence; a search that ends says so itself.

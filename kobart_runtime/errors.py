@@ -63,7 +63,7 @@ class InputTooLongError(InvalidArgumentError):
 
 
 class OverloadedError(RequestError):
-    """The waiting queue is full."""
+    """No further request is taken: the queue is full, or the model is being unloaded."""
 
     code = "UNAVAILABLE"
 

@@ -12,7 +12,7 @@ import time
 
 from kobart_runtime.beam_search import BeamSearch
 from kobart_runtime.decode_batch import DecodeBatch, Sequence
-from kobart_runtime.errors import EngineError, KobartError, RequestCancelledError
+from kobart_runtime.errors import EngineError, KobartError, OverloadedError
 from kobart_runtime.greedy_search import GreedySearch
 from kobart_runtime.metrics import Metrics
 from kobart_runtime.model_config import ModelConfig
@@ -62,12 +62,11 @@ class GenerationLoop:
         """Queue a request; its listener is told the rest.
 
         Raises:
-            OverloadedError: The queue is full.
-            RequestCancelledError: The loop is being closed.
+            OverloadedError: The queue is full, or the loop is being closed.
         """
         with self._changed:
             if self._closing:
-                raise RequestCancelledError("the model is being unloaded")
+                raise OverloadedError("the model is being unloaded: try again in a while")
             self._waiting.check_room()
             self._waiting.append(request)
             self._changed.notify()
@@ -81,10 +80,16 @@ class GenerationLoop:
 
     def _run(self) -> None:
         while self._wait_for_work():
-            self._drop_aborted()
-            self._admit()
-            for batch in list(self._batches.values()):
-                self._step(batch)
+            try:
+                self._drop_aborted()
+                self._admit()
+                for batch in list(self._batches.values()):
+                    self._step(batch)
+            except Exception as error:
+                # A defect of ours. Without this the thread would end and every caller would hang.
+                failed = [s.request for b in self._batches.values() for s in b.sequences]
+                self._batches = {}
+                self._fail(failed, error)
             self._report_load()
 
     def _wait_for_work(self) -> bool:
@@ -120,12 +125,15 @@ class GenerationLoop:
 
     def _encode(self, requests: list[Request]) -> None:
         encoded = self._runner.encode(*pad_sources(requests, self._config.ids.pad))
+        admitted: dict[int, dict[int, Sequence]] = {}  # beam width -> row of `encoded` -> sequence
         for row, request in enumerate(requests):
-            search = self._new_search(request)
-            if search.num_beams not in self._batches:
-                self._batches[search.num_beams] = DecodeBatch(self._runner, search.num_beams)
-            self._batches[search.num_beams].admit(Sequence(request, search), encoded, row)
-            self._metrics.add(input_tokens=request.source_len)
+            sequence = Sequence(request, self._new_search(request))
+            admitted.setdefault(request.settings.num_beams, {})[row] = sequence
+        for num_beams, sequences in admitted.items():
+            if num_beams not in self._batches:
+                self._batches[num_beams] = DecodeBatch(self._runner, num_beams)
+            self._batches[num_beams].admit(sequences, encoded)
+        self._metrics.add(input_tokens=sum(request.source_len for request in requests))
 
     def _new_search(self, request: Request) -> Search:
         kind = GreedySearch if request.settings.num_beams == 1 else BeamSearch

@@ -111,6 +111,9 @@ class SummarizationService:
         except RequestError:
             self.metrics.add(requests_rejected=1)
             raise
+        except Exception:
+            self.metrics.add(requests_failed=1)
+            raise
 
     def count_refused(self) -> None:
         """Count a request that cannot be read as a call and therefore is not submitted."""
@@ -128,6 +131,7 @@ class SummarizationService:
         return len(self._open)
 
     def _converse(self, call: Call, sink: Sink) -> Conversation:
+        arrived_s = time.monotonic()
         limits = self.config.limits
         if len(call.text) > limits.max_input_bytes:
             raise InputTooLongError(
@@ -144,7 +148,12 @@ class SummarizationService:
         )
         timeout_s = min(limits.max_request_seconds, call.timeout_s or limits.max_request_seconds)
         conversation.request = Request(
-            source.input_ids, settings, conversation, stream=call.stream, timeout_s=timeout_s
+            source.input_ids,
+            settings,
+            conversation,
+            stream=call.stream,
+            timeout_s=timeout_s,
+            arrived_s=arrived_s,
         )
         conversation.on_closed = lambda: self._open.pop(conversation.request.number, None)
         return conversation

@@ -42,7 +42,7 @@ def random_sequence(rng: random.Random, num_beams: int) -> Sequence:
 def admit(batch: DecodeBatch, runner: ScriptedRunner, *sequences: Sequence) -> None:
     encoded = runner.encode(*pad_sources([s.request for s in sequences], IDS.pad))
     for row, sequence in enumerate(sequences):
-        batch.admit(sequence, encoded, row)
+        batch.admit({row: sequence}, encoded)
 
 
 def retire_ended(batch: DecodeBatch) -> list[Sequence]:

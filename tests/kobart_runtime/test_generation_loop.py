@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -317,11 +317,26 @@ def test_close_finishes_what_is_in_flight(runner: ScriptedRunner, new_loop: NewL
         assert listener.result() == expected((5, number), one.settings)
 
 
+def test_a_defect_in_the_loop_fails_who_is_in_it_and_the_loop_goes_on(new_loop: NewLoop) -> None:
+    class Broken(RecordingListener):
+        def on_tokens(self, ids: Sequence[int]) -> None:
+            raise RuntimeError("a listener must not raise")
+
+    loop = new_loop()
+    listener = Broken()
+    loop.submit(Request(np.array([5, 6], np.int32), GREEDY, listener, stream=True))
+    with pytest.raises(EngineError, match="a listener must not raise"):
+        listener.result()
+    later, later_listener = request((5, 7), GREEDY)
+    loop.submit(later)
+    assert later_listener.result() == expected((5, 7), GREEDY)
+
+
 def test_submit_after_close_is_refused(new_loop: NewLoop) -> None:
     loop = new_loop()
     loop.close()
     late, listener = request((5, 6), GREEDY)
-    with pytest.raises(RequestCancelledError, match="the model is being unloaded"):
+    with pytest.raises(OverloadedError, match="the model is being unloaded"):
         loop.submit(late)
     assert listener.num_ends == 0
     loop.close()  # closing twice is harmless

@@ -398,7 +398,7 @@ def test_close_answers_what_was_accepted_and_refuses_the_rest(
     sinks = [submit(service, stream=number % 2 == 0) for number in range(5)]
     service.close()
     assert all(sink.num_ends == 1 and sink.answers for sink in sinks)
-    with pytest.raises(RequestCancelledError, match="the model is being unloaded"):
+    with pytest.raises(OverloadedError, match="the model is being unloaded"):
         submit(service)
     assert service.num_open == 0
 
