@@ -96,7 +96,9 @@ class TritonServer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stop()
+        if self._started().is_running:
+            self.stop()
+        self.kill()
 
     @property
     def http_url(self) -> str:
@@ -204,14 +206,17 @@ class TritonServer:
 
         Returns:
             Whether every accepted request is known to be answered.
+
+        Raises:
+            ServerError: The server was not started, or died before it was told to end.
         """
-        if self._process is None or not self._process.is_running:
-            return False
+        process = self._started()
         deadline = time.monotonic() + (self._exit_timeout_s if timeout_s is None else timeout_s)
         drained = drain(self.api, self.models, self.metrics_url, deadline=deadline)
+        process.check()
         if drained:
-            self._process.terminate(_EXIT_S)
-        self._process.kill()
+            process.terminate(_EXIT_S)
+        process.kill()
         return drained
 
     def kill(self) -> None:

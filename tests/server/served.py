@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import queue
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +19,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc as grpcclient
 
+from server.stubs import find_stubs
 from server.supervisor import free_ports
 
 _REPOSITORY = Path(__file__).parents[2]
@@ -43,6 +48,13 @@ class Served:
     def stderr(self) -> str:
         return self._stderr.read_text()
 
+    @property
+    def server_pid(self) -> int:
+        """Of the tritonserver that it started."""
+        own = self.process.pid
+        (child,) = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        return int(child)
+
     def wait_ready(self) -> Served:
         wait_until(lambda: self.stdout or self.process.poll() is not None, START_LIMIT_S)
         assert self.process.poll() is None, self.stderr
@@ -55,7 +67,24 @@ class Served:
         self.process.send_signal(number)
         return self
 
+    @property
+    def shared_memory(self) -> list[Path]:
+        """The files in /dev/shm that the models have mapped."""
+        stubs = find_stubs(self.server_pid)
+        maps = "".join(Path(f"/proc/{stub.pid}/maps").read_text() for stub in stubs)
+        return sorted({Path(path) for path in re.findall(r"/dev/shm/kobart-serve-\S+", maps)})
+
     def kill(self) -> None:
+        """End it without a chance to tidy up; the models' processes may outlive their server."""
+        if self.process.poll() is not None:
+            return
+        with contextlib.suppress(ValueError, OSError):
+            session, regions = self.server_pid, self.shared_memory
+            self.process.kill()
+            self.process.wait()
+            for region in regions:
+                region.unlink(missing_ok=True)
+            os.killpg(session, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
 

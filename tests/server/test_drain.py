@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.served import EchoStream, Served
+from tests.server.served import EchoStream, Served, wait_until
 
 pytestmark = pytest.mark.triton
 Serve = Callable[..., Served]
@@ -68,6 +69,19 @@ def test_a_request_longer_than_the_exit_timeout_is_cut(build: Path, serve: Serve
     assert served.signal(signal.SIGTERM).wait_exit() == 0
     assert time.monotonic() - stopping < 5
     assert "without an answer" in served.stderr
+    stream.close()
+
+
+def test_a_server_that_dies_while_it_drains_is_a_failure(build: Path, serve: Serve) -> None:
+    served = serve(build).wait_ready()
+    stream = EchoStream(served.grpc_port)
+    stream.send("20 never")
+    time.sleep(0.3)
+    served.signal(signal.SIGTERM)
+    wait_until(lambda: "answered first" in served.stderr, 5)
+    os.kill(served.server_pid, signal.SIGKILL)
+    assert served.wait_exit() == 1
+    assert served.stderr.endswith("tritonserver died (killed by SIGKILL)\n")
     stream.close()
 
 

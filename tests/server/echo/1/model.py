@@ -49,6 +49,9 @@ class TritonPythonModel:
 
 
 class _Counter:
+    # Metrics of one process changed by two threads at once crash the server (2.51).
+    _lock = threading.Lock()
+
     def __init__(self, name: str, model: str) -> None:
         # A metric does not outlive its family.
         self._family = pb_utils.MetricFamily(
@@ -57,4 +60,5 @@ class _Counter:
         self._metric = self._family.Metric(labels={"model": model})
 
     def add_one(self) -> None:
-        self._metric.increment(1)
+        with self._lock:
+            self._metric.increment(1)
