@@ -17,6 +17,7 @@ EPILOG = """\
 examples:
   python builders/build_all.py                              the small model of assets/kobart-mini
   python builders/build_all.py --checkpoint my/fine-tune --max-beams 4 --output build/mine
+  python builders/build_all.py --prune structured=0.2       smaller layers, then the export
   python builders/build_all.py --config build.yaml --force  options from a file; flags win
 
 The build is the folder OUTPUT: serve it with `kobart-serve OUTPUT`, or copy it anywhere.
@@ -80,6 +81,8 @@ def _add_option(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument(flag, action="store_true", **settings)
     elif known["kind"] is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
+    elif known["kind"] is tuple:
+        parser.add_argument(flag, action="append", metavar=known["metavar"], **settings)
     elif known["choices"]:
         parser.add_argument(flag, choices=known["choices"], **settings)
     else:

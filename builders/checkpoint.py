@@ -14,6 +14,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 from builders.checkpoint_files import CheckpointFiles, find_files, find_folder
 from builders.generation_defaults import resolve_defaults
 from builders.paths import DEFAULT_CHECKPOINT, DEFAULT_TOKENIZER
+from builders.prune_format import PrunedBart
 from builders.special_ids import IdOverrides, resolve_ids
 from kobart_runtime.errors import CheckpointError
 from kobart_runtime.model_config import TOKENIZER_FILE, TokenIds, sha256_of
@@ -113,12 +114,17 @@ def check_architecture(config: dict[str, Any]) -> None:
 def _load_model(source: str) -> BartForConditionalGeneration:
     location = find_folder(source) or source  # a hub id's weights are fetched here
     try:
-        loaded: Any = BartForConditionalGeneration.from_pretrained(
+        loaded: Any = PrunedBart.from_pretrained(
             location, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise CheckpointError(f"the weights of {source} cannot be loaded: {error}") from error
     model, loading = loaded
+    if any(name.endswith("weight_mask") for name in loading["unexpected_keys"]):
+        raise CheckpointError(
+            f"{source} was saved with pruning masks: call ModelPruner.make_permanent(model) before "
+            "save_pretrained"
+        )
     missing = sorted(set(loading["missing_keys"]) - DERIVED_WEIGHTS)
     if missing:
         raise CheckpointError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from builders.paths import DEFAULT_CHECKPOINT
+from builders.prune_steps import PruneStep, parse_steps
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.model_config import TokenizerConfig
 from kobart_runtime.settings import Limits
@@ -55,6 +56,22 @@ class BuildConfig:
         str,
         "name of the front model; its engines are NAME_encoder and NAME_decoder",
         metavar="NAME",
+    )
+    prune: Sequence[str] | None = _option(
+        None,
+        tuple,
+        "prune before the export; may be repeated, in the order given: magnitude=0.3 or global=0.4 "
+        "(that share of weights becomes 0), structured=0.2 (that share of feed-forward neurons and "
+        "whole attention heads goes), layers=encoder:4,decoder:3 (that many stay), 2:4 (2 of 4 "
+        "neighbours become 0)",
+        metavar="STEP",
+    )
+    prune_layers: Sequence[str] | None = _option(
+        None,
+        tuple,
+        "prune these layers alone; may be repeated: exact names, bare names such as fc1, or globs "
+        "such as model.decoder.layers.*.fc1 (default: every Linear of encoder and decoder)",
+        metavar="GLOB",
     )
     max_queue_size: int = _option(
         Limits.max_queue_size, int, "waiting requests; one more is refused at once"
@@ -98,6 +115,7 @@ class BuildConfig:
     def __post_init__(self) -> None:
         for option in fields(self):
             _check_choice(option.name, getattr(self, option.name), option.metadata["choices"])
+        parse_steps(self.prune or (), self.prune_layers or ())
         if not MODEL_NAME.fullmatch(self.model_name):
             raise ConfigError(
                 "model_name must be 1..100 letters, digits, '.', '_' or '-' and begin with a "
@@ -121,6 +139,11 @@ class BuildConfig:
         if self.max_target_length is None:
             given["max_target_length"] = max_target_length
         return Limits(**given)
+
+    @property
+    def prune_steps(self) -> tuple[PruneStep, ...]:
+        """What to prune before the export, in this order."""
+        return parse_steps(self.prune or (), self.prune_layers or ())
 
     @property
     def tokenizer(self) -> TokenizerConfig:
@@ -158,10 +181,23 @@ def _check_option(path: Path, key: str, value: object) -> tuple[str, object]:
     if name not in OPTIONS:
         raise ConfigError(f"{path}: unknown option {key!r}{_near(name)}")
     kind = OPTIONS[name].metadata["kind"]
+    if kind is tuple:
+        return name, _check_texts(path, key, value)
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{path}: {key} must be a {kind.__name__}, got {value!r}")
     return name, value
+
+
+def _check_texts(path: Path, key: str, value: object) -> tuple[str, ...]:
+    texts = value if isinstance(value, list) else [value]
+    for text in texts:
+        if not isinstance(text, str):
+            # YAML 1.1 reads a bare 2:4 as a number of base 60.
+            raise ConfigError(
+                f"{path}: {key} must be text or a list of texts, in quotes, got {text!r}"
+            )
+    return tuple(texts)
 
 
 def _near(name: str) -> str:

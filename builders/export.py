@@ -63,10 +63,10 @@ def export_decoder(model: BartForConditionalGeneration, path: Path, num_candidat
         path: The file to write.
         num_candidates: K, the number of sorted candidates returned for each row.
     """
-    config = model.config
-    heads = config.decoder_attention_heads
+    layers = model.model.decoder.layers
+    attention: BartAttention = layers[0].self_attn
     requests, beams, source, entries = 2, 3, 5, 4
-    kv = torch.zeros(requests, heads, 1, config.d_model // heads)
+    kv = torch.zeros(requests, attention.num_heads, 1, attention.head_dim)
     inputs = {
         bindings.DECODER_INPUT_IDS: torch.ones(requests, beams, dtype=torch.int32),
         bindings.POSITION_IDS: torch.ones(requests, 1, dtype=torch.int32),
@@ -84,7 +84,7 @@ def export_decoder(model: BartForConditionalGeneration, path: Path, num_candidat
         bindings.CANDIDATE_LOGPROBS: ("requests", "beams", ""),
         bindings.CANDIDATE_IDS: ("requests", "beams", ""),
     }
-    for layer in range(config.decoder_layers):
+    for layer in range(len(layers)):
         for name in bindings.past_self(layer):
             inputs[name] = kv.expand(-1, -1, entries, -1).clone()
             axes[name] = ("requests", "", "entries", "")

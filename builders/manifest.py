@@ -21,22 +21,14 @@ from builders.artefact import Artefact
 from builders.checkpoint import Checkpoint
 from builders.config import BuildConfig
 from builders.paths import CHECKOUT
+from builders.prune_checkpoint import Pruning
+from builders.prune_format import dimensions
+from builders.prune_ledger import num_params
 from builders.verification import Verification
 from kobart_runtime.model_config import MANIFEST_FORMAT, MANIFEST_NAME, ModelShape, sha256_of
 from kobart_runtime.settings import GenerationSettings, Limits
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "tokenizers", "torch", "transformers")
-DIMENSIONS = (
-    "d_model",
-    "encoder_layers",
-    "decoder_layers",
-    "encoder_attention_heads",
-    "decoder_attention_heads",
-    "encoder_ffn_dim",
-    "decoder_ffn_dim",
-    "max_position_embeddings",
-    "vocab_size",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +44,7 @@ class BuildFacts:
     defaults: GenerationSettings
     artefact: Artefact  # as read back
     verification: Verification
+    pruning: Pruning | None = None  # None: built as the checkpoint is
 
 
 def write_manifest(folder: Path, facts: BuildFacts, artefacts: Sequence[Path]) -> None:
@@ -84,21 +77,22 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         "artefacts": {path.name: sha256_of(path) for path in artefacts},
         "artefact_bytes": {path.name: path.stat().st_size for path in artefacts},
         "verification": asdict(facts.verification),
-        "checkpoint": _describe_checkpoint(facts.checkpoint),
-        "model": {name: getattr(facts.checkpoint.config, name) for name in DIMENSIONS},
+        "checkpoint": _describe_checkpoint(facts),
+        "model": dimensions(facts.checkpoint.model),
+        "pruning": asdict(facts.pruning) if facts.pruning else None,
         "versions": {"kobart-triton": _own_version(), **_versions()},
         "machine": {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))},
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:
-    parameters = checkpoint.model.parameters()  # tied weights come once
+def _describe_checkpoint(facts: BuildFacts) -> dict[str, Any]:
+    checkpoint, pruning = facts.checkpoint, facts.pruning
     return {
         "source": checkpoint.source,
         "trained": checkpoint.trained,
         "tokenizer": checkpoint.tokenizer_source,
-        "parameters": sum(parameter.numel() for parameter in parameters),
+        "parameters": (pruning.stats["total_params"] if pruning else num_params(checkpoint.model)),
         "files": checkpoint.files,
         "warnings": list(checkpoint.warnings),
     }

@@ -16,6 +16,7 @@ from builders.export import export_decoder, export_encoder
 from builders.fit import fit_limits, model_shape
 from builders.generation_defaults import fit_defaults
 from builders.manifest import BuildFacts, write_manifest
+from builders.prune_checkpoint import Pruning, prune_checkpoint
 from builders.repository import Layout
 from builders.special_ids import IdOverrides
 from builders.staging import check_output, staged
@@ -38,6 +39,7 @@ class Source:
     defaults: GenerationSettings
     tokenizer: Tokenizer
     shape: ModelShape
+    pruning: Pruning | None
 
 
 def build(config: BuildConfig) -> Path:
@@ -51,17 +53,29 @@ def build(config: BuildConfig) -> Path:
     repository.check_sources()
     reason = AUTO_REASON if config.runtime == "auto" else ASKED_REASON
     print_lines("runtime", [f"onnxruntime ({reason})"])
-    with step(1, f"load {config.checkpoint}"):
-        source, notes = _load(config)
+    pruned = "".join(f", prune {text}" for text in config.prune or ())
+    with step(1, f"load {config.checkpoint}{pruned}"):
+        source, notes = load_source(config)
     print_lines("note", notes)
     print_lines("WARNING", source.checkpoint.warnings)
+    if source.pruning:
+        print_lines("prune", source.pruning.lines)
+        print_lines("WARNING", source.pruning.stats["warnings"])
     with staged(output, force=config.force) as folder:
         facts = _fill(Layout(root=folder, name=config.model_name), config, source, reason)
     print_summary(facts, output)
     return output
 
 
-def _load(config: BuildConfig) -> tuple[Source, tuple[str, ...]]:
+def load_source(config: BuildConfig) -> tuple[Source, tuple[str, ...]]:
+    """Load, prune and fit a checkpoint.
+
+    Returns:
+        What to export, and a line for each limit or default that was lowered.
+
+    Raises:
+        KobartError: Says what is wrong with the options or the checkpoint.
+    """
     transformers_logging.disable_progress_bar()
     overrides = IdOverrides(
         decoder_start=config.decoder_start_token_id, forced_eos=config.forced_eos_token_id
@@ -76,12 +90,15 @@ def _load(config: BuildConfig) -> tuple[Source, tuple[str, ...]]:
         max_source_length=limits.max_source_length,
         vocab_size=checkpoint.vocab_size,
     )
+    steps, patterns = config.prune_steps, config.prune_layers or None
+    pruning = prune_checkpoint(checkpoint, steps, patterns, tokenizer) if steps else None
     source = Source(
         checkpoint=checkpoint,
         limits=limits,
         defaults=defaults,
         tokenizer=tokenizer,
         shape=model_shape(checkpoint, limits),
+        pruning=pruning,
     )
     return source, limit_notes + default_notes
 
@@ -99,6 +116,7 @@ def _fill(layout: Layout, config: BuildConfig, source: Source, reason: str) -> B
         defaults=source.defaults,
         artefact=artefact,
         verification=_verify(layout, source, force=config.force),
+        pruning=source.pruning,
     )
     with step(5, "lay out the repository"):
         path, files = source.checkpoint.tokenizer_path, source.checkpoint.files

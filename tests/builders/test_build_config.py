@@ -18,7 +18,7 @@ FLAGS = {
     "--max-request-seconds", "--max-input-bytes", "--max-batch-size", "--max-source-length",
     "--max-target-length", "--max-beams", "--config", "--force", "--decoder-start-token-id",
     "--forced-eos-token-id", "--add-bos", "--no-add-bos", "--add-eos", "--no-add-eos",
-    "--newline", "--help", "-h",
+    "--newline", "--prune", "--prune-layers", "--help", "-h",
 }  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def test_yaml_keys_are_the_flags_names(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("max-beam: 4", "unknown option 'max-beam'; did you mean max-beams"),
-        ("prunning: 4", "unknown option 'prunning'; valid are checkpoint, precision"),
+        ("surplus: 4", "unknown option 'surplus'; valid are checkpoint, precision"),
         ("max-beams: four", "max-beams must be a int, got 'four'"),
         ("max-beams: true", "max-beams must be a int, got True"),
         ("max-beams: 4.0", "max-beams must be a int, got 4.0"),
