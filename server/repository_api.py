@@ -25,6 +25,9 @@ class ModelState:
     reason: str  # why it is not READY
 
 
+NEVER_LOADED = ModelState(state="", reason="")
+
+
 class RepositoryApi:
     """The API of one server; each call is one connection."""
 

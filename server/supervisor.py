@@ -17,7 +17,7 @@ from server.drain import drain
 from server.endpoints import Endpoints, free_ports
 from server.installation import find_installation
 from server.process import ServerProcess
-from server.repository_api import RepositoryApi, ServerError
+from server.repository_api import NEVER_LOADED, ModelState, RepositoryApi, ServerError
 from server.watchdog import Watchdog
 
 __all__ = ["ServerError", "TritonServer", "free_ports"]
@@ -230,9 +230,16 @@ class TritonServer:
             return False
         states = self.api.states()
         for model in self.models:
-            if states[model].state != "READY":
-                raise ServerError(f"model {model} failed to load: {states[model].reason}")
+            self._require_ready(model, states.get(model, NEVER_LOADED))
         return True
+
+    def _require_ready(self, model: str, state: ModelState) -> None:
+        if state.state == "READY":
+            return
+        if not state.reason:  # Triton could not even read its config: only the log says so
+            self._started().show_log()
+        reason = state.reason or "see the server's log above"
+        raise ServerError(f"model {model} failed to load: {reason}")
 
     def _started(self) -> ServerProcess:
         if self._process is None:

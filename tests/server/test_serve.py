@@ -64,6 +64,15 @@ def test_an_error_in_model_code_is_named_with_its_place(build: Path, serve: Serv
     assert served.stderr.count("\n") == 1
 
 
+def test_a_config_that_triton_cannot_read_shows_the_log(build: Path, serve: Serve) -> None:
+    with (build / "echo" / "config.pbtxt").open("a") as config:
+        config.write("garbage {")
+    served = serve(build)
+    assert served.wait_exit() == 1
+    assert "Error parsing text-format" in served.stderr
+    assert "model echo failed to load: see the server's log above" in served.stderr.splitlines()[-1]
+
+
 def test_a_busy_port_is_named(build: Path, serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as owner:
         port = owner.getsockname()[1]
