@@ -171,9 +171,14 @@ class ModelPruner:
         check_decoder_heads(model, chosen, share)
         check_unmasked(linears)
         self._open(model, linears)
+        unchanged = set()
         for name, owner in chosen.items():
             unit, before, left = shrink(owner, share)
             self._logger.info("%s: %d of %d %s stay", name, left, before, unit)
+            if left == before and share:
+                unchanged.add(f"{share} of {before} {unit} is less than one: none was removed")
+        for warning in sorted(unchanged):
+            self._warn(warning)
         store_shapes(model)
         self._close("structured", linears, share, dim=dim)
         return model
@@ -266,14 +271,17 @@ class ModelPruner:
             sparsity = 100 * self._ledger.layer_sparsity(linear)
             self._logger.info("%s: sparsity %.1f %%", name, sparsity)
         if share >= FINE_TUNE_FROM:
-            warning = (
+            self._warn(
                 f"{method} pruning of {100 * share:.0f} % without fine-tuning: at "
                 f"{100 * FINE_TUNE_FROM:.0f} % or more a model needs it; fine-tune the pruned "
                 "model before it is served"
             )
-            self._logger.warning(warning)
-            self._ledger.warnings.append(warning)
         self._ledger.steps.append({"method": method, "share": share, **details})
+
+    def _warn(self, warning: str) -> None:
+        assert self._ledger is not None
+        self._logger.warning(warning)
+        self._ledger.warnings.append(warning)
 
 
 def create_model_pruner(

@@ -428,6 +428,15 @@ def test_other_refusals(model: BartForConditionalGeneration) -> None:
         ModelPruner().two_four_pruning(odd)
 
 
+def test_shares_below_one_head_are_told(model: BartForConditionalGeneration) -> None:
+    pruner = ModelPruner()
+    pruner.structured_pruning(model, 0.1)
+    assert model.model.encoder.layers[0].self_attn.num_heads == 6
+    assert pruner.get_pruning_stats()["warnings"] == [
+        "0.1 of 6 heads is less than one: none was removed"
+    ]
+
+
 def test_structured_by_the_constructor(model: BartForConditionalGeneration) -> None:
     pruner = create_model_pruner(amount=0.5, structured=True)
     assert pruner.prune(model, ["fc1"]) is model
