@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from client import KobartClient, RetryPolicy, Summary
-from server.supervisor import TritonServer
 from tests.server.served import Served
+from tests.triton.conftest import running
 
 pytestmark = pytest.mark.triton
 
@@ -59,9 +59,7 @@ def test_a_spoiled_artefact_is_refused(
 
 
 @pytest.mark.parametrize("spoil", [cut_in_half, Path.unlink])
-@pytest.mark.parametrize(
-    ("name", "status"), [("manifest.json", 2), ("kobart/1/manifest.json", 1)]
-)
+@pytest.mark.parametrize(("name", "status"), [("manifest.json", 2), ("kobart/1/manifest.json", 1)])
 def test_a_spoiled_manifest_is_refused(
     copy: Path, serve: Callable[..., Served], name: str, status: int, spoil: Callable[[Path], None]
 ) -> None:
@@ -89,11 +87,15 @@ def test_ready_within_ten_seconds(mini_build: Path, serve: Callable[..., Served]
     assert float(ready[1]) < READY_LIMIT_S
 
 
-def test_reloads_under_load(triton: TritonServer, dialogues: list[str]) -> None:
+def test_reloads_under_load(mini_build: Path, tmp_path: Path, dialogues: list[str]) -> None:
+    """On a server of its own: a stream cancelled at its very end holds its model for ever."""
     patient = RetryPolicy(max_attempts=100, initial_backoff_s=0.1, max_backoff_s=0.2)
     texts = dialogues[:4] * 15
     done: list[Summary] = []
-    with KobartClient(triton.grpc_url, retry=patient, timeout_s=60.0) as client:
+    with (
+        running(mini_build, tmp_path / "log") as triton,
+        KobartClient(triton.grpc_url, retry=patient, timeout_s=60.0) as client,
+    ):
         expected = client.summarize_many(texts[:4], max_new_tokens=24) * 15
         caller = threading.Thread(
             target=lambda: done.extend(
