@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from server import guardian
 from server.log_stream import LogStream
 from server.repository_api import ServerError
 
-_SHARED_MEMORY = Path("/dev/shm")
-_LOG_END_S = 5.0
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+_END_S = 5.0
 
 
 class ServerProcess:
-    """A running server, killed with the thread that started it.
-
-    A program that is killed therefore leaves no server behind that holds its ports.
-    """
+    """A running server, which ends with this program even if this program is killed."""
 
     def __init__(
         self,
@@ -45,12 +39,12 @@ class ServerProcess:
             stderr=subprocess.STDOUT,
             # A Ctrl-C in the terminal is ours to handle: the server would not drain.
             start_new_session=True,
-            preexec_fn=_die_with_parent,
         )
+        self.pid = self._process.pid
+        self._shared_memory_prefix = shared_memory_prefix
+        self._guardian = _start_guardian(self.pid, shared_memory_prefix)
         assert self._process.stdout is not None
         self._log = LogStream(self._process.stdout, log, held=hold_log)
-        self._shared_memory_prefix = shared_memory_prefix
-        self.pid = self._process.pid
 
     @property
     def is_running(self) -> bool:
@@ -70,7 +64,7 @@ class ServerProcess:
         code = self._process.poll()
         if code is None:
             return
-        self._log.join(_LOG_END_S)
+        self._log.join(_END_S)
         self.show_log()
         raise ServerError(f"tritonserver died ({_describe_exit(code)})")
 
@@ -82,20 +76,23 @@ class ServerProcess:
 
     def kill(self) -> None:
         """End the server and its models at once; does nothing if they have ended."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        if self._guardian.poll() is not None:
+            return
+        guardian.end_session(self.pid, self._shared_memory_prefix)
         self._process.wait()
-        self._remove_shared_memory()
-        self._log.join(_LOG_END_S)
-
-    def _remove_shared_memory(self) -> None:
-        """Free what killed models leave in memory for ever."""
-        for region in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
-            region.unlink(missing_ok=True)
+        # Once more after the last of them: models die on their own time.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._guardian.communicate(timeout=_END_S)
+        self._log.join(_END_S)
 
 
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _start_guardian(server_pid: int, shared_memory_prefix: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-IS", guardian.__file__, str(server_pid), shared_memory_prefix],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _describe_exit(code: int) -> str:

@@ -29,11 +29,7 @@ _EXIT_S = 5.0
 
 
 class TritonServer:
-    """A tritonserver on one build; a context manager that starts and stops it.
-
-    Start it from a thread that outlives it (the main thread): the server is killed with the
-    thread that started it, so that a killed program leaves no server behind.
-    """
+    """A tritonserver on one build; a context manager that starts and stops it."""
 
     def __init__(
         self,

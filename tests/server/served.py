@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
-import os
 import queue
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -52,8 +49,9 @@ class Served:
     def server_pid(self) -> int:
         """Of the tritonserver that it started."""
         own = self.process.pid
-        (child,) = Path(f"/proc/{own}/task/{own}/children").read_text().split()
-        return int(child)
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        names = {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in children}
+        return names["tritonserver"]
 
     def wait_ready(self) -> Served:
         wait_until(lambda: self.stdout or self.process.poll() is not None, START_LIMIT_S)
@@ -75,16 +73,6 @@ class Served:
         return sorted({Path(path) for path in re.findall(r"/dev/shm/kobart-serve-\S+", maps)})
 
     def kill(self) -> None:
-        """End it without a chance to tidy up; the models' processes may outlive their server."""
-        if self.process.poll() is not None:
-            return
-        with contextlib.suppress(ValueError, OSError):
-            session, regions = self.server_pid, self.shared_memory
-            self.process.kill()
-            self.process.wait()
-            for region in regions:
-                region.unlink(missing_ok=True)
-            os.killpg(session, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
 
