@@ -20,6 +20,7 @@ from client.config import (
 )
 from client.errors import ClientClosedError
 from client.exchange import Begin, Exchange, prepare, prepare_many
+from client.request_side import AsyncRequestSide
 from client.results import Progress, Summary, SummaryChunk
 from kobart_runtime.errors import KobartError
 
@@ -180,17 +181,21 @@ class AsyncKobartClient:
                 await asyncio.sleep(exchange.backoff_s(error))
 
     async def _attempt(self, exchange: Exchange) -> AsyncGenerator[SummaryChunk, None]:
-        call = self._connected().ModelStreamInfer(
-            iter([exchange.message]), timeout=exchange.attempt()
-        )
+        service, timeout_s = self._connected(), exchange.attempt()
+        requests = AsyncRequestSide(exchange.message)
+        call = service.ModelStreamInfer(requests, timeout=timeout_s)
         try:
             async for response in call:
-                if (chunk := exchange.receive(response)) is not None:
+                chunk = exchange.receive(response)
+                if exchange.is_complete:
+                    requests.close()
+                if chunk is not None:
                     yield chunk
         except grpc.RpcError as error:
             raise exchange.error(error.code().name, error.details()) from None
         finally:
             call.cancel()
+            requests.close()
         exchange.finish()
 
     def _connected(self) -> Any:

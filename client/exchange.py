@@ -24,24 +24,31 @@ from kobart_runtime.errors import (
     OverloadedError,
 )
 
+GRACE_S = 0.5  # how much longer than the server a client waits
+_FINAL = "triton_final_response"
+
 
 class Exchange:
     """A request, the time it has left and what has come back so far."""
 
     def __init__(self, config: ClientConfig, message: Any, timeout_s: float) -> None:
         self.message = message  # ModelInferRequest
+        # Have Triton tell the end of every answer, even where the model's last one is empty.
+        self.message.parameters["triton_enable_empty_final_response"].bool_param = True
         self._config = config
         self._timeout_s = timeout_s
         self._deadline_s = time.monotonic() + timeout_s
         self._delays_s = config.retry.delays_s()
         self._responses: list[Response] = []
-        self._finished = False
+        self._is_complete = False
+        self._error: KobartError | None = None
 
     def attempt(self) -> float:
         """Get the message ready to be sent, again perhaps.
 
         Returns:
-            Seconds until the deadline; the server is told the same.
+            Seconds after which to give up. The server is told to answer a little earlier:
+            its answer and our cancellation should not meet (see `client.request_side`).
 
         Raises:
             DeadlineExceededError: None are left.
@@ -49,39 +56,45 @@ class Exchange:
         remaining_s = self._remaining_s()
         if remaining_s <= 0:
             raise self._deadline_exceeded()
+        self._error = None
         self.message.parameters["timeout"].int64_param = max(1, int(remaining_s * 1e6))
-        return remaining_s
+        return remaining_s + GRACE_S
 
     def receive(self, envelope: Any) -> SummaryChunk | None:
         """Take one ModelStreamInferResponse.
 
         Returns:
-            What it adds; None for an empty response that only carries Triton's final flag.
-
-        Raises:
-            KobartError: It carries an error.
+            What it adds; None if it only carries an error or Triton's final flag.
         """
         if envelope.error_message:
-            raise self.error("", envelope.error_message)
+            self._error = self.error("", envelope.error_message)
+            return None
+        self._is_complete = envelope.infer_response.parameters[_FINAL].bool_param
         if not envelope.infer_response.outputs:
             return None
         response = read_response(envelope.infer_response)
         self._responses.append(response)
-        self._finished = bool(response.finish_reason)
         return SummaryChunk(
             text=response.text,
             output_ids=response.output_ids,
             num_output_tokens=response.num_output_tokens,
-            summary=self._summary() if self._finished else None,
+            summary=self._summary() if response.finish_reason else None,
         )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing follows, so that the stream can be closed."""
+        return self._is_complete or self._error is not None
 
     def finish(self) -> None:
         """Check, at the stream's end, that the whole summary came.
 
         Raises:
-            ServerError: It did not.
+            KobartError: The server's error, or a ServerError if the stream just ended.
         """
-        if not self._finished:
+        if self._error is not None:
+            raise self._error
+        if not (self._responses and self._responses[-1].finish_reason):
             raise ServerError(
                 f"{self._config.url} ended the stream after {len(self._responses)} responses "
                 "and before the last one: see the server's log"
@@ -89,7 +102,7 @@ class Exchange:
 
     def error(self, status: str, message: str | None) -> KobartError:
         """The typed error of a failed call, from its gRPC status name and message."""
-        if status == DeadlineExceededError.code or self._remaining_s() <= 0:
+        if status == DeadlineExceededError.code:
             return self._deadline_exceeded()
         return self._config.error(status, message)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from client.request_side import RequestSide
 from kobart_runtime.errors import RequestCancelledError
 
 
@@ -19,7 +20,7 @@ class InFlight:
         self._cancelled = threading.Event()
 
     @contextmanager
-    def track(self, call: Any) -> Iterator[None]:
+    def track(self, call: Any, requests: RequestSide) -> Iterator[None]:
         """Know of a grpc.Call while the block runs, and cancel it if it is left early."""
         with self._lock:
             self._calls.add(call)
@@ -29,6 +30,7 @@ class InFlight:
             yield
         finally:
             call.cancel()
+            requests.close()
             with self._lock:
                 self._calls.discard(call)
 

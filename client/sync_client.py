@@ -24,6 +24,7 @@ from client.config import (
 from client.errors import ClientClosedError
 from client.exchange import Begin, Exchange, prepare, prepare_many
 from client.in_flight import InFlight
+from client.request_side import RequestSide
 from client.results import Progress, Summary, SummaryChunk
 from kobart_runtime.errors import KobartError
 
@@ -218,11 +219,16 @@ class KobartClient:
         self, exchange: Exchange, in_flight: InFlight
     ) -> Generator[SummaryChunk, None, None]:
         self._require_open()
-        call = self._stub.ModelStreamInfer(iter([exchange.message]), timeout=exchange.attempt())
-        with in_flight.track(call):
+        timeout_s = exchange.attempt()
+        requests = RequestSide(exchange.message)
+        call = self._stub.ModelStreamInfer(iter(requests), timeout=timeout_s)
+        with in_flight.track(call, requests):
             try:
                 for response in call:
-                    if (chunk := exchange.receive(response)) is not None:
+                    chunk = exchange.receive(response)
+                    if exchange.is_complete:
+                        requests.close()
+                    if chunk is not None:
                         yield chunk
             except grpc.RpcError as error:
                 self._require_open()
