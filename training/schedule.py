@@ -13,7 +13,7 @@ class TrainingConfig:
         ValueError: A number is not positive.
     """
 
-    steps: int = 20_000
+    steps: int = 5_230
     minutes: float | None = None  # if given, the schedule ends at this time, if not sooner
     learning_rate: float = 1.5e-3
     warmup_steps: int = 400
