@@ -21,8 +21,8 @@ from kobart_runtime.model_runner import ModelRunner, StepInputs
 from kobart_runtime.request import Request
 from kobart_runtime.search import Search
 
-_ENTRIES_STEP = 32  # caches grow and shrink by multiples of these: static shapes for a while,
-_SOURCE_STEP = 64  # at little waste
+ENTRIES_STEP = 32  # caches grow and shrink by multiples of these: static shapes for a while,
+SOURCE_STEP = 64  # at little waste
 
 
 @dataclass(eq=False)
@@ -121,8 +121,8 @@ class DecodeBatch:
             num_slots = max(num_slots, 2 * cache.num_slots)
         self._resize(
             max(num_slots, cache.num_slots),
-            max(_round_up(num_entries, _ENTRIES_STEP), cache.num_entries),
-            max(_round_up(source_len, _SOURCE_STEP), cache.source_len),
+            max(_round_up(num_entries, ENTRIES_STEP), cache.num_entries),
+            max(_round_up(source_len, SOURCE_STEP), cache.source_len),
         )
 
     def _give_back_room(self) -> None:
@@ -132,9 +132,9 @@ class DecodeBatch:
             self._resize(0, 0, 0)
             return
         seen = np.flatnonzero(self._visible[:num_used].any(axis=(0, 1)))
-        num_entries = _round_up(int(seen[-1]) + 1 if len(seen) else 1, _ENTRIES_STEP)
+        num_entries = _round_up(int(seen[-1]) + 1 if len(seen) else 1, ENTRIES_STEP)
         longest = max(sequence.request.source_len for sequence in self.sequences)
-        source_len = _round_up(longest, _SOURCE_STEP)
+        source_len = _round_up(longest, SOURCE_STEP)
         cache = self._cache
         self._resize(
             cache.num_slots // 2 if 4 * num_used <= cache.num_slots else cache.num_slots,

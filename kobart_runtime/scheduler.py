@@ -12,8 +12,8 @@ from kobart_runtime.request import Request
 
 # Padded source tokens encoded in one go. Small while others are being decoded, so that they do
 # not wait long; larger when nothing else is to do.
-_TOKENS_BETWEEN_STEPS = 1024
-_TOKENS_WHEN_IDLE = 4096
+TOKENS_BETWEEN_STEPS = 1024
+TOKENS_WHEN_IDLE = 4096
 
 # Sources are encoded together if the shorter is at least this share of the longer.
 _LENGTH_RATIO = 0.75
@@ -65,7 +65,7 @@ class WaitingQueue:
         if not self._waiting or num_slots < 1:
             return []
         oldest = self._waiting[0]
-        budget = _TOKENS_WHEN_IDLE if idle else _TOKENS_BETWEEN_STEPS
+        budget = TOKENS_WHEN_IDLE if idle else TOKENS_BETWEEN_STEPS
         batch, longest = [oldest], oldest.source_len
         for request in list(self._waiting)[1:]:
             if len(batch) == num_slots:
