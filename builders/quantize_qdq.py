@@ -19,8 +19,7 @@ import onnx_graphsurgeon as gs
 
 from builders.half_tables import halve_tables
 from calibration.graph import weight_products
-
-LARGEST_INT8 = 127
+from calibration.ranges import LARGEST_INT8
 
 
 def quantize_qdq(
@@ -86,8 +85,6 @@ def _dequantized(graph: gs.Graph, weight: gs.Constant) -> gs.Tensor:
     ]
     restored = gs.Variable(f"{weight.name}_restored", dtype=np.float32)
     graph.nodes.append(
-        gs.Node(
-            "DequantizeLinear", f"{weight.name}_dequantize", {"axis": 1}, inputs, [restored]
-        )
+        gs.Node("DequantizeLinear", f"{weight.name}_dequantize", {"axis": 1}, inputs, [restored])
     )
     return restored

@@ -13,6 +13,8 @@ from kobart_runtime.host_kv_cache import HostKvCache
 from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
 from kobart_runtime.model_runner import StepInputs, StepOutput
 
+KV_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
 
 class OnnxRuntimeRunner:
     """See `model_runner.ModelRunner`."""
@@ -40,20 +42,30 @@ class OnnxRuntimeRunner:
         self._cross_outputs = [name for layer in layers for name in bindings.present_cross(layer)]
         self._step_outputs = [bindings.CANDIDATE_LOGPROBS, bindings.CANDIDATE_IDS, *present]
         self._check_outputs()
+        self._kv_dtype = self._read_kv_dtype()
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
-        """Cross-attention K/V of each decoder layer, each float32[R, H, S, D]."""
+        """Cross-attention K/V of each decoder layer, each float[R, H, S, D] as built."""
         feeds = {bindings.INPUT_IDS: input_ids, bindings.ATTENTION_MASK: attention_mask}
         return run_session(self._encoder, self._cross_outputs, feeds)
 
     def new_cache(self, num_slots: int, num_entries: int, source_len: int) -> HostKvCache:
         """Room for K/V, zeroed."""
-        return HostKvCache(self._shape, np.float32, num_slots, num_entries, source_len)
+        return HostKvCache(self._shape, self._kv_dtype, num_slots, num_entries, source_len)
 
     def decode_step(
         self, cache: HostKvCache, inputs: StepInputs, *, want_logits: bool
     ) -> StepOutput:
         """Run one step and write its K/V to `inputs.new_entries` of the cache."""
+        feeds = self.step_feeds(cache, inputs)
+        names = [*self._step_outputs, bindings.LOGITS] if want_logits else self._step_outputs
+        logprobs, ids, *present = run_session(self._decoder, names, feeds)
+        logits = present.pop() if want_logits else None
+        cache.write(inputs.new_entries, present)
+        return StepOutput(logprobs, ids, logits)
+
+    def step_feeds(self, cache: HostKvCache, inputs: StepInputs) -> dict[str, np.ndarray]:
+        """All inputs of the decoder for one step; the K/V among them are views of the cache."""
         num_requests = inputs.decoder_input_ids.shape[0]
         feeds = {
             bindings.DECODER_INPUT_IDS: inputs.decoder_input_ids,
@@ -66,11 +78,18 @@ class OnnxRuntimeRunner:
             feeds[name] = array[:num_requests]
         for name, array in zip(self._past_cross, cache.cross_kv, strict=True):
             feeds[name] = array[:num_requests]
-        names = [*self._step_outputs, bindings.LOGITS] if want_logits else self._step_outputs
-        logprobs, ids, *present = run_session(self._decoder, names, feeds)
-        logits = present.pop() if want_logits else None
-        cache.write(inputs.new_entries, present)
-        return StepOutput(logprobs, ids, logits)
+        return feeds
+
+    def _read_kv_dtype(self) -> type:
+        """Floating type of the caches, as the decoder declares it."""
+        types = {tensor.name: tensor.type for tensor in self._decoder.get_inputs()}
+        declared = types.get(self._past_self[0])
+        if declared not in KV_DTYPES:
+            raise EngineError(
+                f"{DECODER_FILE} takes {self._past_self[0]} as {declared}, it must be one of "
+                f"{', '.join(KV_DTYPES)}; build again"
+            )
+        return KV_DTYPES[declared]
 
     def _check_outputs(self) -> None:
         outputs = {output.name: output.shape for output in self._decoder.get_outputs()}

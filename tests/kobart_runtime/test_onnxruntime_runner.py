@@ -15,16 +15,17 @@ from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner, open_session, run_session
 
 SHAPE = ModelShape(num_decoder_layers=1, num_heads=1, head_dim=2, vocab_size=9, num_candidates=4)
+GIVEN = bindings.past_self(0)[0]  # its type is that of the caches
 
 
 def write_graph(path: Path, outputs: dict[str, int]) -> None:
     """A graph that gives its input back under several names, each said to be [.., .., size]."""
-    given = helper.make_tensor_value_info("given", TensorProto.FLOAT, ["R", "W", "X"])
+    given = helper.make_tensor_value_info(GIVEN, TensorProto.FLOAT, ["R", "W", "X"])
     values = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["R", "W", size])
         for name, size in outputs.items()
     ]
-    nodes = [helper.make_node("Identity", ["given"], [name]) for name in outputs]
+    nodes = [helper.make_node("Identity", [GIVEN], [name]) for name in outputs]
     graph = helper.make_graph(nodes, "echo", [given], values)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, path)
@@ -74,7 +75,16 @@ def test_a_file_that_is_no_engine_is_refused(tmp_path: Path, content: bytes | No
 def test_what_the_engine_refuses_is_an_engine_error(folder: Path) -> None:
     session = open_session(folder / ENCODER_FILE, num_threads=1)
     states = np.ones((1, 1, 2), np.float32)
-    assert run_session(session, ["states"], {"given": states})[0].tolist() == states.tolist()
-    for feeds in ({}, {"given": states.astype(np.int32)}, {"given": states[0]}):
+    assert run_session(session, ["states"], {GIVEN: states})[0].tolist() == states.tolist()
+    for feeds in ({}, {GIVEN: states.astype(np.int32)}, {"given": states[0]}):
         with pytest.raises(EngineError, match="ONNX Runtime failed: "):
             run_session(session, ["states"], feeds)
+
+
+def test_caches_of_another_type_are_refused(folder: Path) -> None:
+    model = onnx.load(folder / DECODER_FILE)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    onnx.save(model, folder / DECODER_FILE)
+    with pytest.raises(EngineError, match=r"as tensor\(double\), it must be one of"):
+        OnnxRuntimeRunner(folder, SHAPE, num_threads=1)

@@ -1,0 +1,32 @@
+"""Documents -> int8 scales of a build's activations; `python -m calibration` is the door.
+
+    documents.py    JSON lines -> ids
+    feeds.py        ids -> what the encoder and the decode step are fed, batch by batch
+    activations.py  feeds -> the values of a graph's tensors
+    ranges.py       values -> ranges, by entropy or by their peaks
+    calibrator.py   all of it
+    scales.py       the result, and its file
+
+Any other calibrator can be driven by `encoder_feeds` and `decoder_feeds`, which are iterators of
+the engines' inputs.
+"""
+
+from __future__ import annotations
+
+from calibration.calibrator import calibrate
+from calibration.documents import Document, DocumentSet, Encoders, read_documents
+from calibration.feeds import decoder_feeds, encoder_feeds
+from calibration.scales import SCALES_FILE, Scales, read_scales
+
+__all__ = [
+    "SCALES_FILE",
+    "Document",
+    "DocumentSet",
+    "Encoders",
+    "Scales",
+    "calibrate",
+    "decoder_feeds",
+    "encoder_feeds",
+    "read_documents",
+    "read_scales",
+]

@@ -1,0 +1,95 @@
+"""Calibrate a float32 build: `python -m calibration BUILD --data FILE --output scales.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from calibration.calibrator import calibrate
+from calibration.documents import Encoders, read_documents
+from calibration.ranges import METHODS
+from calibration.scales import SCALES_FILE
+from kobart_runtime.errors import BuildError, ConfigError, KobartError
+from kobart_runtime.model_config import MANIFEST_NAME, TOKENIZER_FILE, ModelConfig
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        The exit code: 0, 1 for an error, 130 when interrupted; argparse exits by 2.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        _calibrate(Path(options.build), Path(options.data), Path(options.output), options.method)
+    except (KobartError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _calibrate(build: Path, data: Path, output: Path, method: str) -> None:
+    if not output.absolute().parent.is_dir():
+        raise ConfigError(f"the folder of --output {output} does not exist: create it first")
+    folder = _front_folder(build)
+    config = ModelConfig.from_manifest(folder / MANIFEST_NAME)
+    if (config.runtime, config.precision) != ("onnxruntime", "fp32"):
+        raise BuildError(
+            f"{build} is {config.precision} for {config.runtime}: calibrate an fp32 build for "
+            "onnxruntime"
+        )
+    encoders = Encoders.from_tokenizer(
+        folder / TOKENIZER_FILE,
+        config.tokenizer,
+        config.ids,
+        config.limits,
+        config.shape.vocab_size,
+    )
+    documents = read_documents(data, encoders)
+    scales = calibrate(folder, config.shape, documents, method=method, progress=True)
+    scales.write(output)
+    print(f"{len(documents.documents)} documents -> {output}")
+
+
+def _front_folder(build: Path) -> Path:
+    """The version folder of a build's front model, which holds both engines."""
+    try:
+        name = json.loads((build / MANIFEST_NAME).read_text(encoding="utf-8"))["name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BuildError(
+            f"{build} is not a build ({error!r}): give kobart-build's OUTPUT"
+        ) from error
+    return build / str(name) / "1"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m calibration",
+        description="Int8 scales for the activations of a float32 build, from documents.",
+    )
+    parser.add_argument("build", metavar="BUILD", help="folder of an fp32 build for ONNX Runtime")
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE",
+        help='documents, one {"dialogue": "...", "summary": "..."} a line',
+    )
+    parser.add_argument(
+        "--output", default=SCALES_FILE, metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--method",
+        choices=tuple(METHODS),
+        default="entropy",
+        help="entropy clips outliers where that is more exact, minmax never (default: %(default)s)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
