@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from builders.config import BuildConfig
-from builders.pipeline import build
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 MINI_CHECKPOINT = REPOSITORY / "assets" / "kobart-mini"
 SHARED = REPOSITORY.parent / "shared"  # real data that may not be redistributed here
@@ -18,6 +15,10 @@ SHARED = REPOSITORY.parent / "shared"  # real data that may not be redistributed
 @pytest.fixture(scope="session")
 def mini_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build of assets/kobart-mini, as `kobart-build` makes it without flags."""
+    # Imported here: torch and transformers take seconds that most tests do not need.
+    from builders.config import BuildConfig
+    from builders.pipeline import build
+
     output = tmp_path_factory.mktemp("build") / "kobart-fp32"
     return build(BuildConfig(checkpoint=str(MINI_CHECKPOINT), output=str(output)))
 
