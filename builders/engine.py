@@ -1,0 +1,166 @@
+"""ONNX -> TensorRT plan, through Polygraphy: the one file of the builders that knows TensorRT.
+
+TensorRT 10 and 11 take the types from the graph (strongly typed); 8.6 cannot and needs builder
+flags. Which of the two an installed TensorRT can is probed, never read from its version. Imports
+numpy, polygraphy and tensorrt alone beside this project, so that it runs where those are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tensorrt as trt
+from polygraphy.backend.trt import (
+    CreateConfig,
+    EngineBytesFromNetwork,
+    NetworkFromOnnxPath,
+)
+from polygraphy.backend.trt import Profile as PolygraphyProfile
+from polygraphy.exception import PolygraphyException
+from polygraphy.logger import G_LOGGER
+
+from builders.profiles import Profile
+from kobart_runtime.errors import BuildError, ConfigError
+
+DEFAULT_WORKSPACE_BYTES = 1 << 30
+MAX_OPTIMIZATION_LEVEL = 5
+_BUILDER_FLAGS: dict[str, dict[str, bool]] = {
+    "fp32": {},
+    "fp16": {"fp16": True},
+    "int8": {"int8": True},
+}
+_DATA_TYPE = re.compile(r"FP32|FP16|INT8|INT32|BOOL", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How a plan is built."""
+
+    precision: str = "fp32"  # of the graph
+    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES  # scratch memory a layer may use
+    optimization_level: int = 3  # 0..5: build time for speed
+    version_compatible: bool = False  # runs on later TensorRT versions too
+    hardware_compatible: bool = False  # runs on every GPU since Ampere
+    sparse_weights: bool = False  # use 2:4 sparsity where the weights have it
+    timing_cache: Path | None = None  # kept between builds
+
+    def __post_init__(self) -> None:
+        if self.precision not in _BUILDER_FLAGS:
+            raise ConfigError(
+                f"precision must be one of {', '.join(_BUILDER_FLAGS)}, got {self.precision!r}"
+            )
+        if self.workspace_bytes < 1:
+            raise ConfigError(f"workspace must be above 0 bytes, got {self.workspace_bytes}")
+        if not 0 <= self.optimization_level <= MAX_OPTIMIZATION_LEVEL:
+            raise ConfigError(
+                f"optimization_level must be 0..{MAX_OPTIMIZATION_LEVEL}, "
+                f"got {self.optimization_level}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFacts:
+    """What was built, for the manifest."""
+
+    tensorrt: str  # version
+    strongly_typed: bool
+    builder_flags: tuple[str, ...]
+    num_profiles: int
+    layer_outputs: dict[str, int] = field(default_factory=dict)  # type -> tensors, as inspected
+    build_seconds: float
+
+
+def can_be_strongly_typed() -> bool:
+    """Whether the installed TensorRT takes the types from the graph."""
+    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
+def build_plan(
+    onnx_path: Path, plan_path: Path, profiles: Sequence[Profile], options: EngineOptions
+) -> PlanFacts:
+    """Build a plan and write it, and `<plan>.layers.json` with the inspector's account of it.
+
+    Raises:
+        BuildError: TensorRT refused the graph, or could not build it.
+    """
+    started = time.monotonic()
+    typed = can_be_strongly_typed()
+    flags: dict[str, bool] = {} if typed else _BUILDER_FLAGS[options.precision]
+    cache = str(options.timing_cache) if options.timing_cache else None
+    try:
+        with G_LOGGER.verbosity(G_LOGGER.ERROR):
+            plan = EngineBytesFromNetwork(
+                NetworkFromOnnxPath(str(onnx_path), strongly_typed=typed),
+                _create_config(profiles, options, flags),
+                save_timing_cache=cache,
+            )()
+    except PolygraphyException as error:
+        raise BuildError(f"TensorRT {trt.__version__} refused {onnx_path.name}: {error}") from error
+    plan_path.write_bytes(plan)
+    layers = _inspect(plan_path)
+    plan_path.with_suffix(".layers.json").write_text(layers, encoding="utf-8")
+    return PlanFacts(
+        tensorrt=trt.__version__,
+        strongly_typed=typed,
+        builder_flags=tuple(flags),
+        num_profiles=len(profiles),
+        layer_outputs=_count_types(layers),
+        build_seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _create_config(
+    profiles: Sequence[Profile], options: EngineOptions, flags: dict[str, bool]
+) -> CreateConfig:
+    compatible = {}
+    if options.hardware_compatible:
+        compatible["hardware_compatibility_level"] = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    cache = options.timing_cache
+    return CreateConfig(
+        profiles=[_polygraphy_profile(profile) for profile in profiles],
+        memory_pool_limits={trt.MemoryPoolType.WORKSPACE: options.workspace_bytes},
+        builder_optimization_level=options.optimization_level,
+        version_compatible=options.version_compatible,
+        sparse_weights=options.sparse_weights,
+        profiling_verbosity=trt.ProfilingVerbosity.DETAILED,
+        load_timing_cache=str(cache) if cache and cache.exists() else None,
+        **flags,
+        **compatible,
+    )
+
+
+def _polygraphy_profile(profile: Profile) -> PolygraphyProfile:
+    converted = PolygraphyProfile()
+    for name, sizes in profile.items():
+        converted.add(name, min=sizes.min, opt=sizes.opt, max=sizes.max)
+    return converted
+
+
+def _inspect(plan_path: Path) -> str:
+    """The engine inspector's JSON; it also proves that the plan can be opened again."""
+    runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+    runtime.engine_host_code_allowed = True  # we have just built it
+    engine = runtime.deserialize_cuda_engine(plan_path.read_bytes())
+    if engine is None:
+        raise BuildError(f"TensorRT {trt.__version__} cannot open the {plan_path.name} it built")
+    inspector = engine.create_engine_inspector()
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def _count_types(layers: str) -> dict[str, int]:
+    """Element types of all layers' outputs; empty where the inspector does not tell them."""
+    found: Counter[str] = Counter()
+    for layer in json.loads(layers).get("Layers", []):
+        outputs: list[Any] = layer.get("Outputs", []) if isinstance(layer, dict) else []
+        for output in outputs:
+            match = _DATA_TYPE.search(str(output.get("Format/Datatype", "")))
+            if match:
+                found[match[0].lower()] += 1
+    return dict(found)

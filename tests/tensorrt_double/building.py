@@ -1,0 +1,283 @@
+"""The builder's half of the double: network, profiles, configuration, serialized engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import onnx
+from onnx import TensorProto
+
+from tests.tensorrt_double.operators import unsupported
+from tests.tensorrt_double.plan import Plan, Shape, graph_tensors, load_graph
+from tests.tensorrt_double.violation import require
+
+FP16_MAX_OPTIMIZATION_LEVEL = 5
+
+
+def building_classes(trt: Any, major: str) -> list[type]:
+    """Doubles of the builder's classes over one module `trt`, whose enums they use."""
+
+    class ILogger:
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+        def __init__(self) -> None:
+            pass
+
+        def log(self, severity: Any, msg: str) -> None:
+            pass
+
+    class Logger:
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+
+        def __init__(self, min_severity: int = 2) -> None:
+            require(0 <= min_severity <= 4, f"severity {min_severity}")
+
+        def log(self, severity: Any, msg: str) -> None:
+            pass
+
+    class ITensor:
+        def __init__(self, facts: Any) -> None:
+            self._facts = facts
+
+        @property
+        def name(self) -> str:
+            return str(self._facts.name)
+
+        @property
+        def shape(self) -> Shape:
+            return tuple(self._facts.shape)
+
+        @property
+        def dtype(self) -> Any:
+            return getattr(trt.DataType, self._facts.kind)
+
+        @property
+        def is_shape_tensor(self) -> bool:
+            return False
+
+    class ILayer:
+        def __init__(self, node: onnx.NodeProto) -> None:
+            self._node = node
+
+        @property
+        def name(self) -> str:
+            return str(self._node.name)
+
+        @property
+        def type(self) -> Any:
+            kinds = {"QuantizeLinear": "QUANTIZE", "DequantizeLinear": "DEQUANTIZE"}
+            return getattr(trt.LayerType, kinds.get(self._node.op_type, "ELEMENTWISE"))
+
+        @property
+        def precision_is_set(self) -> bool:
+            return False
+
+    class INetworkDefinition:
+        def __init__(self, flags: int) -> None:
+            self._flags = flags
+            self._graph: onnx.ModelProto | None = None
+
+        @property
+        def num_inputs(self) -> int:
+            return len(self._inputs())
+
+        @property
+        def num_outputs(self) -> int:
+            return len(self._model().graph.output)
+
+        @property
+        def num_layers(self) -> int:
+            return len(self._model().graph.node)
+
+        def get_input(self, index: int) -> Any:
+            return trt.ITensor(self._inputs()[index])
+
+        def get_flag(self, flag: Any) -> bool:
+            return bool(self._flags & 1 << int(flag))
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter([trt.ILayer(node) for node in self._model().graph.node])
+
+        def _inputs(self) -> list[Any]:
+            return graph_tensors(self._model().graph.input)
+
+        def _model(self) -> onnx.ModelProto:
+            require(self._graph is not None, "asked for a network before an ONNX file was parsed")
+            assert self._graph is not None
+            return self._graph
+
+        def _has_flag(self, name: str) -> bool:
+            flag = getattr(trt.NetworkDefinitionCreationFlag, name, None)
+            return flag is not None and bool(self._flags & 1 << int(flag))
+
+    class OnnxParser:
+        def __init__(self, network: Any, logger: Any) -> None:
+            require(isinstance(network, trt.INetworkDefinition), f"{network!r} is no network")
+            self._network = network
+            self._errors: list[str] = []
+
+        def parse_from_file(self, model: str) -> bool:
+            graph = load_graph(model)
+            self._errors = unsupported(graph, major)
+            self._network._graph = graph
+            return not self._errors
+
+        @property
+        def num_errors(self) -> int:
+            return len(self._errors)
+
+        def get_error(self, index: int) -> Any:
+            return self._errors[index]
+
+    class IOptimizationProfile:
+        def __init__(self) -> None:
+            self._shapes: dict[str, tuple[Shape, Shape, Shape]] = {}
+
+        def set_shape(self, input: str, min: Shape, opt: Shape, max: Shape) -> None:
+            low, best, high = tuple(min), tuple(opt), tuple(max)
+            sizes = list(zip(low, best, high, strict=True))
+            require(all(0 <= a <= b <= c for a, b, c in sizes), f"{input}: {low} {best} {high}")
+            self._shapes[input] = (low, best, high)
+
+        def get_shape(self, input: str) -> Any:
+            return list(self._shapes[input])
+
+        def __bool__(self) -> bool:
+            return bool(self._shapes)
+
+    class ITimingCache:
+        def __init__(self, content: bytes) -> None:
+            self._content = content
+
+        def combine(self, input_cache: Any, ignore_mismatch: bool) -> bool:
+            self._content += input_cache._content
+            return True
+
+        def serialize(self) -> Any:
+            return trt.IHostMemory(self._content or b"timings")
+
+    class IHostMemory(bytes):
+        @property
+        def nbytes(self) -> int:
+            return len(self)
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *error: Any) -> None:
+            pass
+
+    class IBuilderConfig:
+        def __init__(self) -> None:
+            self._flags: set[Any] = set()
+            self._pools: dict[Any, int] = {}
+            self._profiles: list[Any] = []
+            self._cache: Any = None
+            self.DLA_core = -1
+            self.default_device_type = trt.DeviceType.GPU
+
+        @property
+        def num_optimization_profiles(self) -> int:
+            return len(self._profiles)
+
+        def set_flag(self, flag: Any) -> None:
+            require(isinstance(flag, trt.BuilderFlag), f"{flag!r} is no builder flag")
+            self._flags.add(flag)
+
+        def clear_flag(self, flag: Any) -> None:
+            self._flags.discard(flag)
+
+        def get_flag(self, flag: Any) -> bool:
+            return flag in self._flags
+
+        def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
+            require(isinstance(pool, trt.MemoryPoolType), f"{pool!r} is no memory pool")
+            require(isinstance(pool_size, int) and pool_size >= 0, f"pool of {pool_size} bytes")
+            self._pools[pool] = pool_size
+
+        def get_memory_pool_limit(self, pool: Any) -> int:
+            return self._pools.get(pool, 0)
+
+        def add_optimization_profile(self, profile: Any) -> int:
+            require(isinstance(profile, trt.IOptimizationProfile), f"{profile!r} is no profile")
+            self._profiles.append(profile)
+            return len(self._profiles) - 1
+
+        def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
+            return trt.ITimingCache(bytes(serialized_timing_cache))
+
+        def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+            self._cache = cache
+            return True
+
+        def get_timing_cache(self) -> Any:
+            return self._cache
+
+    class Builder:
+        def __init__(self, logger: Any) -> None:
+            require(logger is not None, "a builder needs a logger")
+
+        def create_network(self, flags: int = 0) -> Any:
+            known = sum(1 << int(flag) for flag in trt.NetworkDefinitionCreationFlag)
+            require(flags & ~known == 0, f"network flags {flags:b} are not all of this version")
+            explicit = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
+            if major == "8":
+                require(explicit is not None and flags & 1 << int(explicit), "explicit batch")
+            return trt.INetworkDefinition(flags)
+
+        def create_builder_config(self) -> Any:
+            return trt.IBuilderConfig()
+
+        def create_optimization_profile(self) -> Any:
+            return trt.IOptimizationProfile()
+
+        @property
+        def platform_has_fast_fp16(self) -> bool:
+            return True
+
+        @property
+        def platform_has_fast_int8(self) -> bool:
+            return True
+
+        def build_serialized_network(self, network: Any, config: Any) -> Any:
+            _check_types(trt, network, config)
+            profiles = [profile._shapes for profile in config._profiles]
+            _check_profiles(network, profiles)
+            plan = Plan(
+                version=trt.__version__,
+                version_compatible=config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE),
+                graph=network._model().SerializeToString(),
+                profiles=profiles,
+                flags=sorted(flag.name for flag in config._flags),
+            )
+            return trt.IHostMemory(plan.serialize())
+
+    return [
+        ILogger, Logger, ITensor, ILayer, INetworkDefinition, OnnxParser, IOptimizationProfile,
+        ITimingCache, IHostMemory, IBuilderConfig, Builder,
+    ]  # fmt: skip
+
+
+def _check_types(trt: Any, network: Any, config: Any) -> None:
+    """A strongly typed network takes its types from the graph, any other from builder flags."""
+    typed = network._has_flag("STRONGLY_TYPED") or not hasattr(trt.BuilderFlag, "FP16")
+    flags = {flag.name for flag in config._flags}
+    if typed:
+        require(not flags & {"FP16", "INT8"}, f"{flags} on a strongly typed network")
+        return
+    kinds = {tensor.data_type for tensor in network._model().graph.initializer}
+    for kind, flag in ((TensorProto.FLOAT16, "FP16"), (TensorProto.INT8, "INT8")):
+        require(kind not in kinds or flag in flags, f"the graph has {flag} weights, not the flag")
+
+
+def _check_profiles(network: Any, profiles: list[dict[str, Any]]) -> None:
+    inputs = {facts.name: facts.shape for facts in network._inputs()}
+    for shapes in profiles:
+        require(set(shapes) == set(inputs), f"a profile of {set(shapes)} for {set(inputs)}")
+        for name, sizes in shapes.items():
+            for given in sizes:
+                require(len(given) == len(inputs[name]), f"{name} {given} for {inputs[name]}")
+                fits = zip(given, inputs[name], strict=True)
+                require(all(b in (-1, a) for a, b in fits), f"{name} {given} for {inputs[name]}")
+    require(bool(profiles), "a network with dynamic inputs needs a profile")

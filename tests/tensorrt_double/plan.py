@@ -1,0 +1,66 @@
+"""What the double's builder writes and its runtime reads: an ONNX graph and its profiles."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+Shape = tuple[int, ...]
+MAGIC = b"plan of the contract double\n"
+KINDS: dict[int, tuple[str, Any]] = {
+    TensorProto.FLOAT: ("FLOAT", np.float32),
+    TensorProto.FLOAT16: ("HALF", np.float16),
+    TensorProto.INT32: ("INT32", np.int32),
+}
+
+
+@dataclass
+class Plan:
+    """A serialized engine."""
+
+    version: str
+    version_compatible: bool
+    graph: bytes
+    profiles: list[dict[str, tuple[Shape, Shape, Shape]]]
+    flags: list[str] = field(default_factory=list)
+
+    def serialize(self) -> bytes:
+        stream = io.BytesIO()
+        pickle.dump(self, stream)
+        return MAGIC + stream.getvalue()
+
+    @classmethod
+    def read(cls, content: bytes) -> Plan | None:
+        return pickle.loads(content[len(MAGIC) :]) if content.startswith(MAGIC) else None
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """One input or output of a graph."""
+
+    name: str
+    kind: str  # a member of trt.DataType
+    dtype: Any
+    shape: Shape  # -1 where dynamic
+
+
+def graph_tensors(values: Any) -> list[TensorFacts]:
+    return [_facts(value) for value in values]
+
+
+def _facts(value: onnx.ValueInfoProto) -> TensorFacts:
+    tensor = value.type.tensor_type
+    kind, dtype = KINDS[tensor.elem_type]
+    sizes = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
+    return TensorFacts(value.name, kind, dtype, sizes)
+
+
+def load_graph(path: str) -> onnx.ModelProto:
+    return onnx.load(Path(path))
