@@ -19,6 +19,10 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
+ENGINE_FILES = {  # runtime -> encoder and decoder
+    "onnxruntime": (ENCODER_FILE, DECODER_FILE),
+    "tensorrt": ("encoder.plan", "decoder.plan"),
+}
 TOKENIZER_FILE = "tokenizer.json"
 NEWLINE_CHOICES = ("keep", "space")
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from kobart_runtime.conversation import Answer, Conversation, Sink
 from kobart_runtime.errors import (
-    BuildError,
     DeadlineExceededError,
     InputTooLongError,
     InvalidArgumentError,
@@ -30,16 +29,14 @@ from kobart_runtime.errors import (
 from kobart_runtime.generation_loop import GenerationLoop
 from kobart_runtime.metrics import Metrics
 from kobart_runtime.model_config import (
-    DECODER_FILE,
-    ENCODER_FILE,
     MANIFEST_NAME,
     TOKENIZER_FILE,
     ModelConfig,
     verify_artefacts,
 )
 from kobart_runtime.model_runner import ModelRunner
-from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 from kobart_runtime.request import Request
+from kobart_runtime.runners import engine_files, open_runner
 from kobart_runtime.tokenizer import Tokenizer
 
 __all__ = ["Answer", "Call", "Sink", "SummarizationService"]
@@ -79,9 +76,7 @@ class SummarizationService:
             EngineError: An engine cannot be loaded.
         """
         config = ModelConfig.from_manifest(folder / MANIFEST_NAME)
-        if config.runtime != "onnxruntime":
-            raise BuildError(f"this build needs the {config.runtime} runtime, which is not here")
-        names = [ENCODER_FILE, DECODER_FILE, TOKENIZER_FILE]
+        names = [*engine_files(config.runtime), TOKENIZER_FILE]
         verify_artefacts(folder, config.artefacts, names)
         tokenizer = Tokenizer(
             folder / TOKENIZER_FILE,
@@ -90,7 +85,7 @@ class SummarizationService:
             max_source_length=config.limits.max_source_length,
             vocab_size=config.shape.vocab_size,
         )
-        return cls(config, tokenizer, OnnxRuntimeRunner(folder, config.shape))
+        return cls(config, tokenizer, open_runner(folder, config.runtime, config.shape))
 
     def submit(self, call: Call, sink: Sink) -> None:
         """Accept a request; everything else is told to `sink`, on the responder's thread.

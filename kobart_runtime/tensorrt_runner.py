@@ -18,12 +18,11 @@ from kobart_runtime.cuda_device import CudaDevice, DeviceBuffer
 from kobart_runtime.device_kv_cache import DeviceKvCache, KvBlock
 from kobart_runtime.device_step_buffers import StepBuffers
 from kobart_runtime.errors import EngineError
-from kobart_runtime.model_config import ModelShape
+from kobart_runtime.model_config import ENGINE_FILES, ModelShape
 from kobart_runtime.model_runner import StepInputs, StepOutput
 from kobart_runtime.tensorrt_engine import TensorRtEngine
 
-ENCODER_PLAN = "encoder.plan"
-DECODER_PLAN = "decoder.plan"
+ENCODER_PLAN, DECODER_PLAN = ENGINE_FILES["tensorrt"]
 
 
 class TensorRtRunner:

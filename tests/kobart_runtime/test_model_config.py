@@ -125,9 +125,9 @@ def test_artefacts_must_be_there_and_what_was_built(tmp_path: Path) -> None:
 
 def test_a_build_for_another_runtime_is_refused(tmp_path: Path) -> None:
     manifest = copy.deepcopy(MANIFEST)
-    manifest["built"]["runtime"] = "tensorrt"
+    manifest["built"]["runtime"] = "abacus"
     write(tmp_path, manifest)
-    with pytest.raises(BuildError, match="needs the tensorrt runtime"):
+    with pytest.raises(BuildError, match="needs the abacus runtime"):
         SummarizationService.open(tmp_path)
 
 
