@@ -43,13 +43,25 @@ class BuildConfig:
         "size with seeded random weights, for speed measurements",
         metavar="DIR_OR_HUB_ID",
     )
-    precision: str = _option("fp32", str, "floating type of the engines", choices=("fp32",))
+    precision: str = _option(
+        "fp32",
+        str,
+        "of the engines: fp16 keeps float32 where it is needed, int8 is calibrated on documents",
+        choices=("fp32", "fp16", "int8"),
+    )
     runtime: str = _option("auto", str, "what runs the engines", choices=("auto", "onnxruntime"))
     output: str | None = _option(
         None,
         str,
         "folder of the build, replaced only with --force (default: build/MODEL_NAME-PRECISION)",
         metavar="DIR",
+    )
+    calibration_data: str | None = _option(
+        None,
+        str,
+        "documents that fp16 and int8 are fitted to and compared with PyTorch on, one "
+        '{"dialogue": "...", "summary": "..."} a line (default: dev.jsonl beside the checkpoint)',
+        metavar="FILE",
     )
     model_name: str = _option(
         "kobart",
@@ -115,6 +127,8 @@ class BuildConfig:
     def __post_init__(self) -> None:
         for option in fields(self):
             _check_choice(option.name, getattr(self, option.name), option.metadata["choices"])
+        if self.calibration_data and self.precision == "fp32":
+            raise ConfigError("calibration_data is for precision fp16 or int8: leave it out")
         parse_steps(self.prune or (), self.prune_layers or ())
         if not MODEL_NAME.fullmatch(self.model_name):
             raise ConfigError(

@@ -10,13 +10,27 @@ from pathlib import Path
 from builders.manifest import BuildFacts
 from builders.repository import Layout
 
-NUM_STEPS = 5
+NUM_STEPS = {"fp32": 5, "fp16": 6, "int8": 7}
+
+
+class Steps:
+    """Counts the steps of a build, and says of each how long it took."""
+
+    def __init__(self, precision: str) -> None:
+        self._total = NUM_STEPS[precision]
+        self._done = 0
+
+    @contextmanager
+    def __call__(self, text: str) -> Iterator[None]:
+        """Announce a step, and tell its seconds or its failure."""
+        self._done += 1
+        with _timed(f"[{self._done}/{self._total}] {text}"):
+            yield
 
 
 @contextmanager
-def step(number: int, text: str) -> Iterator[None]:
-    """Announce a step, and tell its seconds or its failure."""
-    print(f"[{number}/{NUM_STEPS}] {text} ...", end=" ", flush=True)
+def _timed(text: str) -> Iterator[None]:
+    print(f"{text} ...", end=" ", flush=True)
     started = time.perf_counter()
     try:
         yield
@@ -41,8 +55,7 @@ def print_summary(facts: BuildFacts, output: Path) -> None:
         f"forced bos {ids.forced_bos}, forced eos {ids.forced_eos}\n"
         f"precision: {facts.artefact.precision} built, {asked.precision} requested\n"
         f"runtime:   {facts.runtime} built, {asked.runtime} requested\n"
-        f"max error: {verification.max_abs_error_logits:.1e} on logits "
-        f"(gate {verification.gate:.0e}, {verification.samples} rows)\n"
+        f"compared:  {verification.summary}\n"
         f"size:      {_sizes(Layout(root=output, name=asked.model_name))}\n"
         f"build:     {output}\n"
         f"next:      kobart-serve {_shown(output)}"

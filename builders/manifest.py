@@ -21,6 +21,7 @@ from builders.artefact import Artefact
 from builders.checkpoint import Checkpoint
 from builders.config import BuildConfig
 from builders.paths import CHECKOUT
+from builders.precision import Conversion
 from builders.prune_checkpoint import Pruning
 from builders.prune_format import dimensions
 from builders.prune_ledger import num_params
@@ -44,6 +45,7 @@ class BuildFacts:
     defaults: GenerationSettings
     artefact: Artefact  # as read back
     verification: Verification
+    conversion: Conversion | None = None  # None: float32, as exported
     pruning: Pruning | None = None  # None: built as the checkpoint is
 
 
@@ -77,6 +79,7 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         "artefacts": {path.name: sha256_of(path) for path in artefacts},
         "artefact_bytes": {path.name: path.stat().st_size for path in artefacts},
         "verification": asdict(facts.verification),
+        "conversion": asdict(facts.conversion) if facts.conversion else None,
         "checkpoint": _describe_checkpoint(facts),
         "model": dimensions(facts.checkpoint.model),
         "pruning": asdict(facts.pruning) if facts.pruning else None,

@@ -54,7 +54,7 @@ class Layout:
 
     @property
     def artefacts(self) -> list[Path]:
-        """The files that a manifest vouches for."""
+        """The files that every manifest vouches for."""
         return [self.front / name for name in (ENCODER_FILE, DECODER_FILE, TOKENIZER_FILE)]
 
 
@@ -88,7 +88,7 @@ def write_front(layout: Layout, tokenizer: Path, tokenizer_sha256: str) -> None:
     _write_config(layout.front, triton_config.front_config(source / CONFIG_FILE, layout.name))
 
 
-def link_models(layout: Layout, shape: ModelShape, max_batch_size: int) -> None:
+def link_models(layout: Layout, shape: ModelShape, max_batch_size: int, precision: str) -> None:
     """Spread the manifest, and make the two engine models from the front model's files.
 
     Raises:
@@ -104,7 +104,7 @@ def link_models(layout: Layout, shape: ModelShape, max_batch_size: int) -> None:
         _link_tree(layout.front / RUNTIME_PACKAGE.name, folder / RUNTIME_PACKAGE.name)
         _copy_model(source, folder)
         text = triton_config.engine_config(
-            source / CONFIG_FILE, f"{layout.name}_{role}", shape, max_batch_size
+            source / CONFIG_FILE, f"{layout.name}_{role}", shape, max_batch_size, precision
         )
         _write_config(folder, text)
 

@@ -27,7 +27,9 @@ def front_config(source: Path, name: str) -> str:
     return _text(config, source)
 
 
-def engine_config(source: Path, name: str, shape: ModelShape, max_batch_size: int) -> str:
+def engine_config(
+    source: Path, name: str, shape: ModelShape, max_batch_size: int, precision: str = "fp32"
+) -> str:
     """config.pbtxt of an engine; layer 0's tensors in the source stand for every layer's."""
     config = _parse(source)
     config.name = name
@@ -36,6 +38,8 @@ def engine_config(source: Path, name: str, shape: ModelShape, max_batch_size: in
         _spread_layers(tensors, shape.num_decoder_layers)
         for tensor in tensors:
             tensor.dims[:] = _dims(tensor.name, shape)
+            if precision == "fp16" and _is_kv(tensor.name):
+                tensor.data_type = model_config_pb2.TYPE_FP16
     return _text(config, source)
 
 
@@ -49,9 +53,13 @@ def _dims(name: str, shape: ModelShape) -> list[int]:
         return [DYNAMIC, shape.vocab_size]
     if name in (bindings.CANDIDATE_LOGPROBS, bindings.CANDIDATE_IDS):
         return [DYNAMIC, shape.num_candidates]
-    if name.endswith((".key", ".value")):
+    if _is_kv(name):
         return [shape.num_heads, DYNAMIC, shape.head_dim]
     return [DYNAMIC]
+
+
+def _is_kv(name: str) -> bool:
+    return name.endswith((".key", ".value"))
 
 
 def _spread_layers(tensors: Any, num_layers: int) -> None:

@@ -8,7 +8,7 @@ the model's plain forward pass over each request alone and each beam's whole pre
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +40,33 @@ class Verification:
 
     max_abs_error_logits: float
     max_abs_error_candidates: float  # of their log-probabilities
-    gate: float
+    gate: float  # on the logits' error of fp32, else on the agreement
     passed: bool
     enforced: bool  # False: random weights, or a forced build
     samples: int  # rows of logits that were compared
+    agreement: float | None = None  # share of tokens chosen alike along summaries, 0..1
+    agreement_tokens: int = 0  # tokens that were compared for it
+
+    def gated_by_agreement(self, agreement: float, tokens: int, gate: float) -> Verification:
+        """The same comparison, judged by the tokens that are chosen and not by the logits."""
+        return replace(
+            self,
+            gate=gate,
+            passed=agreement >= gate,
+            agreement=agreement,
+            agreement_tokens=tokens,
+        )
+
+    @property
+    def summary(self) -> str:
+        """What was measured, and the gate."""
+        error = f"max error {self.max_abs_error_logits:.1e} on logits"
+        if self.agreement is None:
+            return f"{error} (gate {self.gate:.0e}, {self.samples} rows)"
+        return (
+            f"{self.agreement:.2%} of {self.agreement_tokens} tokens chosen alike "
+            f"(gate {self.gate:.1%}), {error}"
+        )
 
 
 @dataclass

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 
 from calibration.feeds import Feed
-from calibration.graph import with_outputs
+from calibration.graph import with_outputs, with_peaks
 from kobart_runtime import bindings
 from kobart_runtime.errors import EngineError
 from kobart_runtime.onnxruntime_runner import run_session
@@ -32,7 +32,7 @@ def observe(
     Raises:
         EngineError: The graph has no such tensor, or failed.
     """
-    session = _open(path, tensors)
+    session = _open(path, onnx.load(path), tensors)
     for feed in feeds:
         values = run_session(session, list(tensors), feed)
         mask = feed.get(bindings.ATTENTION_MASK)  # the encoder's; decode steps have no padding
@@ -41,11 +41,35 @@ def observe(
         yield dict(zip(tensors, values, strict=True))
 
 
-def _open(path: Path, tensors: Sequence[str]) -> onnxruntime.InferenceSession:
+def peaks(path: Path, tensors: Sequence[str], feeds: Iterable[Feed]) -> dict[str, float]:
+    """Largest magnitude of some tensors, NaN if one was no number; found inside the graph.
+
+    Args:
+        path: An ONNX file.
+        tensors: Names of float32 tensors of any shape, distinct.
+        feeds: Inputs of the graph.
+
+    Raises:
+        EngineError: The graph has no such tensor, or failed.
+    """
+    model = onnx.load(path)
+    named = with_peaks(model, tensors)
+    session = _open(path, model, list(named.values()))
+    found = dict.fromkeys(tensors, 0.0)
+    for feed in feeds:
+        values = run_session(session, list(named.values()), feed)
+        for name, value in zip(named, values, strict=True):
+            found[name] = float(np.maximum(found[name], value))  # keeps NaN
+    return found
+
+
+def _open(
+    path: Path, model: onnx.ModelProto, tensors: Sequence[str]
+) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        graph = with_outputs(onnx.load(path), tensors)
+        graph = with_outputs(model, tensors)
         return onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise EngineError(f"{path} cannot be loaded: {error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -37,3 +37,17 @@ def with_outputs(model: onnx.ModelProto, tensors: Collection[str]) -> bytes:
         onnx.ValueInfoProto(name=name) for name in tensors if name not in known
     )
     return bytes(extended.SerializeToString())
+
+
+def with_peaks(model: onnx.ModelProto, tensors: Sequence[str]) -> dict[str, str]:
+    """Extend a graph by the largest magnitude of some tensors.
+
+    Returns:
+        Tensor -> the new tensor, a float32 scalar.
+    """
+    names = {name: f"{name}_peak" for name in tensors}
+    for name, peak in names.items():
+        absolute = onnx.helper.make_node("Abs", [name], [f"{name}_magnitude"])
+        largest = onnx.helper.make_node("ReduceMax", [f"{name}_magnitude"], [peak], keepdims=0)
+        model.graph.node.extend([absolute, largest])
+    return names

@@ -1,8 +1,9 @@
 """The sending half of a stream: one message, and then open until the answer is complete.
 
 Closing it at once would do, but tritonserver 2.51 has a race between a stream's cancellation
-and the model's last answer, which now and then crashes it: with half-closed streams once in
-some 500 cancelled requests, with open ones once in some 7,500 (a model that answers at once).
+and the model's last answer, which now and then crashes it. Measured with a model that answers
+a cancellation within 10 ms: once in 500 cancelled requests on half-closed streams, once in
+4,000 to 7,500 on open ones, never if the model waits 50 ms.
 """
 
 from __future__ import annotations

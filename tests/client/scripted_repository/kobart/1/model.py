@@ -119,6 +119,8 @@ class Script:
         while not self._sender.is_cancelled():
             time.sleep(0.01)
         self._count("cancelled")
+        # tritonserver 2.51 crashes now and then if this meets its own work on the cancellation.
+        time.sleep(0.05)
         self._refuse("CANCELLED", "CANCELLED: the caller went away")
 
     def _do_empty(self) -> None:
