@@ -7,6 +7,7 @@ all later ones different.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +24,17 @@ MAX_SOURCE_IDS = 4096
 
 
 class Teacher:
-    """The checkpoint's own choices along some documents, computed once."""
+    """The checkpoint's own choices along some documents, computed once, when first needed."""
 
     def __init__(self, checkpoint: Checkpoint, documents: DocumentSet) -> None:
         self._batches = [
             by_summary(batch) for batch in documents.batches(MAX_DOCUMENTS, MAX_SOURCE_IDS)
         ]
-        self._choices = [_choices(checkpoint, batch) for batch in self._batches]
+        self._checkpoint = checkpoint
+
+    @cached_property
+    def _choices(self) -> list[list[np.ndarray]]:
+        return [_choices(self._checkpoint, batch) for batch in self._batches]
 
     @property
     def num_tokens(self) -> int:

@@ -8,19 +8,30 @@ from pathlib import Path
 from transformers.utils import logging as transformers_logging
 
 from builders import repository
+from builders.agreement import Teacher
 from builders.artefact import Artefact, read_back
 from builders.checkpoint import Checkpoint, load_checkpoint
 from builders.config import BuildConfig
-from builders.console import print_lines, print_summary, step
+from builders.console import Steps, print_lines, print_summary
 from builders.export import export_decoder, export_encoder
 from builders.fit import fit_limits, model_shape
 from builders.generation_defaults import fit_defaults
 from builders.manifest import BuildFacts, write_manifest
+from builders.precision import (
+    AGREEMENT_GATES,
+    QDQ,
+    Conversion,
+    Int8Maker,
+    find_documents,
+    make_half,
+    workspace,
+)
 from builders.prune_checkpoint import Pruning, prune_checkpoint
 from builders.repository import Layout
 from builders.special_ids import IdOverrides
 from builders.staging import check_output, staged
 from builders.verification import Verification, verify
+from calibration.documents import DocumentSet, Encoders, read_documents
 from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, TOKENIZER_FILE, ModelShape
 from kobart_runtime.settings import GenerationSettings, Limits
@@ -28,6 +39,7 @@ from kobart_runtime.tokenizer import Tokenizer
 
 AUTO_REASON = "auto: this version has no TensorRT builder"
 ASKED_REASON = "as asked"
+GATE_DOCUMENTS = 128  # compared with PyTorch at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +52,8 @@ class Source:
     tokenizer: Tokenizer
     shape: ModelShape
     pruning: Pruning | None
+    documents: DocumentSet | None  # None: fp32 needs none
+    teacher: Teacher | None  # the checkpoint's choices along the documents
 
 
 def build(config: BuildConfig) -> Path:
@@ -54,7 +68,8 @@ def build(config: BuildConfig) -> Path:
     reason = AUTO_REASON if config.runtime == "auto" else ASKED_REASON
     print_lines("runtime", [f"onnxruntime ({reason})"])
     pruned = "".join(f", prune {text}" for text in config.prune or ())
-    with step(1, f"load {config.checkpoint}{pruned}"):
+    step = Steps(config.precision)
+    with step(f"load {config.checkpoint}{pruned}"):
         source, notes = load_source(config)
     print_lines("note", notes)
     print_lines("WARNING", source.checkpoint.warnings)
@@ -62,7 +77,7 @@ def build(config: BuildConfig) -> Path:
         print_lines("prune", source.pruning.lines)
         print_lines("WARNING", source.pruning.stats["warnings"])
     with staged(output, force=config.force) as folder:
-        facts = _fill(Layout(root=folder, name=config.model_name), config, source, reason)
+        facts = _fill(Layout(root=folder, name=config.model_name), config, source, reason, step)
     print_summary(facts, output)
     return output
 
@@ -90,6 +105,7 @@ def load_source(config: BuildConfig) -> tuple[Source, tuple[str, ...]]:
         max_source_length=limits.max_source_length,
         vocab_size=checkpoint.vocab_size,
     )
+    documents = _read_documents(config, checkpoint, limits)
     steps, patterns = config.prune_steps, config.prune_layers or None
     pruning = prune_checkpoint(checkpoint, steps, patterns, tokenizer) if steps else None
     source = Source(
@@ -99,13 +115,36 @@ def load_source(config: BuildConfig) -> tuple[Source, tuple[str, ...]]:
         tokenizer=tokenizer,
         shape=model_shape(checkpoint, limits),
         pruning=pruning,
+        documents=documents,
+        teacher=Teacher(checkpoint, documents.sample(GATE_DOCUMENTS)) if documents else None,
     )
     return source, limit_notes + default_notes
 
 
-def _fill(layout: Layout, config: BuildConfig, source: Source, reason: str) -> BuildFacts:
+def _read_documents(
+    config: BuildConfig, checkpoint: Checkpoint, limits: Limits
+) -> DocumentSet | None:
+    """What fp16 and int8 are fitted to; fp32 takes no documents."""
+    if config.precision == "fp32":
+        return None
+    encoders = Encoders.from_tokenizer(
+        checkpoint.tokenizer_path, config.tokenizer, checkpoint.ids, limits, checkpoint.vocab_size
+    )
+    return read_documents(find_documents(config.calibration_data, checkpoint), encoders)
+
+
+def _fill(
+    layout: Layout, config: BuildConfig, source: Source, reason: str, step: Steps
+) -> BuildFacts:
     """Make everything that a build consists of below `layout.root`."""
-    artefact = _export(layout, config.precision, source)
+    layout.front.mkdir(parents=True)
+    if config.precision == "fp32":
+        conversion = None
+        _export(layout.front, source, step)
+    else:
+        with workspace(layout.root) as graphs:
+            _export(graphs, source, step)
+            conversion = _convert(graphs, layout.front, config.precision, source, step)
     facts = BuildFacts(
         config=config,
         runtime="onnxruntime",
@@ -114,55 +153,82 @@ def _fill(layout: Layout, config: BuildConfig, source: Source, reason: str) -> B
         shape=source.shape,
         limits=source.limits,
         defaults=source.defaults,
-        artefact=artefact,
-        verification=_verify(layout, source, force=config.force),
+        artefact=_read_back(layout.front, config.precision),
+        verification=_verify(layout.front, config, source, conversion, step),
+        conversion=conversion,
         pruning=source.pruning,
     )
-    with step(5, "lay out the repository"):
+    with step("lay out the repository"):
         path, files = source.checkpoint.tokenizer_path, source.checkpoint.files
+        portable = conversion.portable if conversion else ()
+        artefacts = [*layout.artefacts, *(layout.front / name for name in portable)]
         repository.write_front(layout, path, files[TOKENIZER_FILE])
-        write_manifest(layout.root, facts, layout.artefacts)
-        repository.link_models(layout, source.shape, source.limits.max_batch_size)
+        write_manifest(layout.root, facts, artefacts)
+        limits, precision = source.limits, config.precision
+        repository.link_models(layout, source.shape, limits.max_batch_size, precision)
     return facts
 
 
-def _export(layout: Layout, precision: str, source: Source) -> Artefact:
-    """Write the engines and read back what they are; both must be what was asked for."""
-    encoder, decoder = layout.front / ENCODER_FILE, layout.front / DECODER_FILE
-    layout.front.mkdir(parents=True)
-    with step(2, f"export {ENCODER_FILE}"):
-        export_encoder(source.checkpoint.model, encoder)
-    with step(3, f"export {DECODER_FILE}"):
-        export_decoder(source.checkpoint.model, decoder, source.shape.num_candidates)
-    artefacts = [read_back(path) for path in (encoder, decoder)]
+def _export(folder: Path, source: Source, step: Steps) -> None:
+    """Write the float32 graphs."""
+    with step(f"export {ENCODER_FILE}"):
+        export_encoder(source.checkpoint.model, folder / ENCODER_FILE)
+    with step(f"export {DECODER_FILE}"):
+        export_decoder(source.checkpoint.model, folder / DECODER_FILE, source.shape.num_candidates)
+
+
+def _convert(graphs: Path, target: Path, precision: str, source: Source, step: Steps) -> Conversion:
+    """Make the engines of a lower precision from the float32 graphs."""
+    documents, teacher = source.documents, source.teacher
+    assert documents
+    assert teacher
+    count = f"{len(documents.documents)} documents"
+    if precision == "fp16":
+        with step(f"convert to float16, checked on {count}"):
+            return make_half(graphs, target, source.shape, documents)
+    maker = Int8Maker(graphs, source.shape, documents, teacher, source.checkpoint.trained)
+    with step(f"calibrate on {count}"):
+        scales = maker.calibrate()
+    with step("quantize to int8"):
+        return maker.make(scales, target)
+
+
+def _read_back(folder: Path, precision: str) -> Artefact:
+    """What the engines are; both must be what was asked for."""
+    artefacts = [read_back(folder / name) for name in (ENCODER_FILE, DECODER_FILE)]
     for artefact in artefacts:
         if artefact.precision != precision:
             raise BuildError(f"precision {precision} was asked for, built was {artefact.precision}")
     return min(artefacts, key=lambda artefact: artefact.precision_share)
 
 
-def _verify(layout: Layout, source: Source, *, force: bool) -> Verification:
+def _verify(
+    folder: Path, config: BuildConfig, source: Source, conversion: Conversion | None, step: Steps
+) -> Verification:
     """Compare the engines with PyTorch.
 
     Raises:
         BuildError: They differ by more than the gate, and nobody forced the build.
     """
-    enforced = source.checkpoint.trained and not force
-    with step(4, "compare with PyTorch"):
+    enforced = source.checkpoint.trained and not config.force
+    with step("compare with PyTorch"):
         verification = verify(
-            source.checkpoint, layout.front, source.shape, source.tokenizer, enforced=enforced
+            source.checkpoint, folder, source.shape, source.tokenizer, enforced=enforced
         )
+        if conversion and source.teacher:
+            verification = verification.gated_by_agreement(
+                source.teacher.agreement(folder, source.shape),
+                source.teacher.num_tokens,
+                AGREEMENT_GATES[config.precision],
+                conversion.agreements.get(QDQ),
+            )
     if not verification.passed:
         _report_failed_gate(verification)
     return verification
 
 
 def _report_failed_gate(verification: Verification) -> None:
-    message = (
-        f"the engines differ from the checkpoint by {verification.max_abs_error_logits:.1e} on "
-        f"logits and {verification.max_abs_error_candidates:.1e} on candidates, the gate is "
-        f"{verification.gate:.0e}"
-    )
+    message = f"the engines differ from the checkpoint by too much: {verification.summary}"
     if verification.enforced:
         raise BuildError(f"{message}; --force delivers the build all the same")
     print_lines("WARNING", [f"{message}; it is not enforced here"])

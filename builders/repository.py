@@ -54,7 +54,7 @@ class Layout:
 
     @property
     def artefacts(self) -> list[Path]:
-        """The files that every manifest vouches for."""
+        """The files that a manifest vouches for."""
         return [self.front / name for name in (ENCODER_FILE, DECODER_FILE, TOKENIZER_FILE)]
 
 

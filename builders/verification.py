@@ -46,15 +46,20 @@ class Verification:
     samples: int  # rows of logits that were compared
     agreement: float | None = None  # share of tokens chosen alike along summaries, 0..1
     agreement_tokens: int = 0  # tokens that were compared for it
+    portable_agreement: float | None = None  # of the Q/DQ graphs beside the engines
 
-    def gated_by_agreement(self, agreement: float, tokens: int, gate: float) -> Verification:
+    def gated_by_agreement(
+        self, agreement: float, tokens: int, gate: float, portable_agreement: float | None
+    ) -> Verification:
         """The same comparison, judged by the tokens that are chosen and not by the logits."""
+        shares = [agreement] if portable_agreement is None else [agreement, portable_agreement]
         return replace(
             self,
             gate=gate,
-            passed=agreement >= gate,
+            passed=min(shares) >= gate,
             agreement=agreement,
             agreement_tokens=tokens,
+            portable_agreement=portable_agreement,
         )
 
     @property
@@ -63,8 +68,10 @@ class Verification:
         error = f"max error {self.max_abs_error_logits:.1e} on logits"
         if self.agreement is None:
             return f"{error} (gate {self.gate:.0e}, {self.samples} rows)"
+        portable = self.portable_agreement
+        also = "" if portable is None else f", {portable:.2%} by the portable graphs"
         return (
-            f"{self.agreement:.2%} of {self.agreement_tokens} tokens chosen alike "
+            f"{self.agreement:.2%} of {self.agreement_tokens} tokens chosen alike{also} "
             f"(gate {self.gate:.1%}), {error}"
         )
 

@@ -18,7 +18,7 @@ FLAGS = {
     "--max-request-seconds", "--max-input-bytes", "--max-batch-size", "--max-source-length",
     "--max-target-length", "--max-beams", "--config", "--force", "--decoder-start-token-id",
     "--forced-eos-token-id", "--add-bos", "--no-add-bos", "--add-eos", "--no-add-eos",
-    "--newline", "--prune", "--prune-layers", "--help", "-h",
+    "--newline", "--calibration-data", "--prune", "--prune-layers", "--help", "-h",
 }  # fmt: skip
 
 
@@ -78,7 +78,8 @@ def test_yaml_refusals(tmp_path: Path, text: str, message: str) -> None:
         ({"model_name": "a/b"}, "model_name must be .* got 'a/b'"),
         ({"model_name": ""}, "model_name must be"),
         ({"model_name": ".hidden"}, "model_name must be"),
-        ({"precision": "fp16"}, "precision must be one of fp32, got 'fp16'"),
+        ({"precision": "bf16"}, "precision must be one of fp32, fp16, int8, got 'bf16'"),
+        ({"calibration_data": "x.jsonl"}, "calibration_data is for precision fp16 or int8"),
         ({"newline": "drop"}, "newline must be one of keep, space, got 'drop'"),
     ],
 )
@@ -95,7 +96,7 @@ def test_flags_win_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--precision", "fp16"], ["--runtime", "tensorrt"], ["--max-beam", "4"], ["--max-beams", "x"]],
+    [["--precision", "bf16"], ["--runtime", "tensorrt"], ["--max-beam", "4"], ["--max-beams", "x"]],
 )
 def test_usage_errors_exit_by_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:

@@ -1,0 +1,188 @@
+"""Float32 graphs -> the graphs that a build runs, in float16 or int8.
+
+An int8 build makes two pairs of graphs. The portable one is explicit Q/DQ with calibrated scales,
+which TensorRT reads too; the other measures its scales in every step and is for CPUs alone. Both
+are compared with the checkpoint; the faster one that passes is what the build runs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from builders.agreement import Teacher
+from builders.checkpoint import Checkpoint
+from builders.half_precision import convert_to_half
+from builders.quantize_dynamic import write_dynamic
+from builders.quantize_qdq import quantize_qdq
+from builders.sensitivity import leave_out
+from builders.timing import batch_ms
+from calibration.calibrator import calibrate
+from calibration.documents import DocumentSet
+from calibration.feeds import decoder_feeds, encoder_feeds
+from calibration.scales import GRAPH_FILES, SCALES_FILE, Scales
+from kobart_runtime.errors import ConfigError
+from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
+from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
+
+DEV_FILE = "dev.jsonl"  # documents that a checkpoint ships
+AGREEMENT_GATES = {"fp16": 0.995, "int8": 0.97}
+INT8_AIM = 0.99  # below it, the most sensitive products of a trained model stay float32
+QDQ, DYNAMIC = "qdq", "dynamic"
+PORTABLE_FILES = {name: name.replace(".onnx", ".qdq.onnx") for name in GRAPH_FILES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """How the graphs of a build came from the float32 ones; stands in the manifest."""
+
+    kind: str  # what is run: "float16", "qdq" or "dynamic"
+    documents: str  # sha256 of the file
+    num_documents: int
+    float32_nodes: tuple[str, ...]  # left alone: too large for float16, or too sensitive for int8
+    agreements: dict[str, float] = field(default_factory=dict)  # kind -> share of equal tokens
+    batch_ms: dict[str, float] = field(default_factory=dict)  # kind -> time of one batch
+    portable: tuple[str, ...] = ()  # files of the portable graphs and their scales
+
+
+def find_documents(asked: str | None, checkpoint: Checkpoint) -> Path:
+    """The documents of a build: those asked for, or the checkpoint's own.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    if asked:
+        return Path(asked)
+    path = checkpoint.tokenizer_path.parent / DEV_FILE
+    if not (checkpoint.trained and path.is_file()):
+        raise ConfigError(
+            f"fp16 and int8 are fitted to documents and {checkpoint.source} ships no {DEV_FILE}: "
+            'give --calibration-data FILE, one {"dialogue": "...", "summary": "..."} a line'
+        )
+    return path
+
+
+@contextmanager
+def workspace(root: Path) -> Iterator[Path]:
+    """A folder below the build for graphs that are not delivered."""
+    with TemporaryDirectory(prefix=".graphs", dir=root) as folder:
+        yield Path(folder)
+
+
+def make_half(source: Path, target: Path, shape: ModelShape, documents: DocumentSet) -> Conversion:
+    """Write the float16 graphs.
+
+    Args:
+        source: Folder of the float32 graphs.
+        target: Folder to write to.
+        shape: Their dimensions.
+        documents: What to look for overflows on.
+
+    Raises:
+        BuildError: A value at the border is too large for float16.
+    """
+    runner = OnnxRuntimeRunner(source, shape)
+    feeds = {
+        ENCODER_FILE: encoder_feeds(documents),
+        DECODER_FILE: decoder_feeds(documents, runner),
+    }
+    kept = [
+        f"{name}:{node}"
+        for name, feed in feeds.items()
+        for node in convert_to_half(source / name, target / name, feed)
+    ]
+    return Conversion(
+        kind="float16",
+        documents=documents.sha256,
+        num_documents=len(documents.documents),
+        float32_nodes=tuple(kept),
+    )
+
+
+@dataclass(frozen=True)
+class Int8Maker:
+    """Makes the int8 graphs of one build in a workspace, next to the float32 ones.
+
+    Attributes:
+        source: Folder of the float32 graphs.
+        shape: Their dimensions.
+        documents: What to calibrate on.
+        teacher: The checkpoint's choices, to compare with.
+        trained: Whether accuracy means anything.
+    """
+
+    source: Path
+    shape: ModelShape
+    documents: DocumentSet
+    teacher: Teacher
+    trained: bool
+
+    def calibrate(self) -> Scales:
+        """Entropy scales of both graphs."""
+        return calibrate(self.source, self.shape, self.documents)
+
+    def make(self, scales: Scales, target: Path) -> Conversion:
+        """Write the graphs, the portable ones and the scales to `target`."""
+        excluded: tuple[str, ...] = ()
+        agreements = {QDQ: self._write_qdq(scales, excluded)}
+        if self.trained and agreements[QDQ] < INT8_AIM:
+            excluded = leave_out(
+                self.source, self.shape, scales, self.documents, self._write_qdq, INT8_AIM
+            )
+            agreements[QDQ] = self._write_qdq(scales, excluded)
+        agreements[DYNAMIC] = self._write_dynamic(excluded)
+        times = batch_ms(
+            {kind: self._folder(kind) for kind in agreements}, self.shape, self.documents
+        )
+        kind = choose(agreements, times)
+        return Conversion(
+            kind=kind,
+            documents=self.documents.sha256,
+            num_documents=len(self.documents.documents),
+            float32_nodes=excluded,
+            agreements=agreements,
+            batch_ms=times,
+            portable=self._deliver(kind, scales, target),
+        )
+
+    def _folder(self, kind: str) -> Path:
+        folder = self.source.with_name(kind)
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _write_qdq(self, scales: Scales, excluded: tuple[str, ...]) -> float:
+        folder = self._folder(QDQ)
+        for name in GRAPH_FILES:
+            left = nodes_of(name, excluded)
+            quantize_qdq(self.source / name, folder / name, scales.scales[name], left)
+        return self.teacher.agreement(folder, self.shape)
+
+    def _write_dynamic(self, excluded: tuple[str, ...]) -> float:
+        folder = self._folder(DYNAMIC)
+        for name in GRAPH_FILES:
+            write_dynamic(self.source / name, folder / name, nodes_of(name, excluded))
+        return self.teacher.agreement(folder, self.shape)
+
+    def _deliver(self, kind: str, scales: Scales, target: Path) -> tuple[str, ...]:
+        for name, portable in PORTABLE_FILES.items():
+            shutil.copyfile(self._folder(kind) / name, target / name)
+            shutil.move(self._folder(QDQ) / name, target / portable)
+        scales.write(target / SCALES_FILE)
+        return (*PORTABLE_FILES.values(), SCALES_FILE)
+
+
+def choose(agreements: dict[str, float], times: dict[str, float]) -> str:
+    """The fastest kind that passes the gate; the most exact one if none does."""
+    passing = [kind for kind, share in agreements.items() if share >= AGREEMENT_GATES["int8"]]
+    if not passing:
+        return max(agreements, key=lambda kind: agreements[kind])
+    return min(passing, key=lambda kind: times[kind])
+
+
+def nodes_of(graph: str, excluded: tuple[str, ...]) -> list[str]:
+    """The nodes of one graph among `GRAPH:NODE` names."""
+    return [name.partition(":")[2] for name in excluded if name.partition(":")[0] == graph]

@@ -1,0 +1,93 @@
+"""Which products int8 should leave alone: those that move the engines' answers most.
+
+Each product is quantised by itself and the float32 engines' answers are compared with the result:
+the mean difference of the best candidates' log-probabilities along some summaries. Then the
+products are left out, the most sensitive first, until the checkpoint's choices are met.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+from tqdm import tqdm
+
+from builders.quantize_qdq import quantize_qdq
+from calibration.documents import DocumentSet
+from calibration.feeds import MAX_SOURCE_IDS, forced_steps
+from calibration.graph import weight_products
+from calibration.scales import GRAPH_FILES, Scales
+from kobart_runtime.model_config import ModelShape
+from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
+
+MAX_DOCUMENTS = 8  # each product costs one run over them
+MAX_SHARE = 0.25  # of the products; a model that needs more is not for int8
+
+Write = Callable[[Scales, tuple[str, ...]], float]
+
+
+def leave_out(
+    source: Path,
+    shape: ModelShape,
+    scales: Scales,
+    documents: DocumentSet,
+    write: Write,
+    aim: float,
+) -> tuple[str, ...]:
+    """The fewest of the most sensitive products that have to stay float32.
+
+    Args:
+        source: Folder of the float32 graphs.
+        shape: Their dimensions.
+        scales: Of their activations.
+        documents: What to measure on.
+        write: Writes int8 graphs without some products and tells their agreement, 0..1.
+        aim: The agreement to reach.
+
+    Returns:
+        `GRAPH:NODE` names; at most MAX_SHARE of the products, though the aim be missed.
+    """
+    ranked = rank(source, shape, scales, documents.sample(MAX_DOCUMENTS))
+    count = 1
+    while count < len(ranked) * MAX_SHARE and write(scales, tuple(ranked[:count])) < aim:
+        count *= 2
+    return tuple(ranked[: min(count, max(1, int(len(ranked) * MAX_SHARE)))])
+
+
+def rank(source: Path, shape: ModelShape, scales: Scales, documents: DocumentSet) -> list[str]:
+    """All products as `GRAPH:NODE`, the most sensitive first."""
+    products = {
+        graph: [product.node for product in weight_products(onnx.load(source / graph))]
+        for graph in GRAPH_FILES
+    }
+    expected = _answers(source, shape, documents)
+    errors = {}
+    candidates = [(graph, node) for graph in GRAPH_FILES for node in products[graph]]
+    for graph, node in tqdm(candidates, desc="sensitivity", unit="product"):
+        others = [other for other in products[graph] if other != node]
+        with TemporaryDirectory(dir=source.parent) as folder:
+            probe = Path(folder)
+            for name in GRAPH_FILES:
+                shutil.copyfile(source / name, probe / name)
+            quantize_qdq(source / graph, probe / graph, scales.scales[graph], others)
+            errors[f"{graph}:{node}"] = _difference(_answers(probe, shape, documents), expected)
+    return sorted(errors, key=lambda name: -errors[name])
+
+
+def _answers(folder: Path, shape: ModelShape, documents: DocumentSet) -> list[np.ndarray]:
+    """Log-probabilities of the candidates along the summaries, float32[R, 1, K] a step."""
+    runner = OnnxRuntimeRunner(folder, shape)
+    return [
+        step.output.candidate_logprobs
+        for batch in documents.batches(MAX_DOCUMENTS, MAX_SOURCE_IDS)
+        for step in forced_steps(batch, runner)
+    ]
+
+
+def _difference(answers: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    pairs = zip(answers, expected, strict=True)
+    return float(np.mean(np.concatenate([np.abs(a - b).ravel() for a, b in pairs])))
