@@ -17,19 +17,25 @@ PRECISIONS: dict[int, str] = {
 }
 
 
+# What makes an activation int8: a scale that the graph holds, or one that it measures each time.
+QUANTIZERS = {"QuantizeLinear": "qdq", "DynamicQuantizeLinear": "dynamic"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Artefact:
     """An engine file's own account of itself."""
 
-    precision: str  # of the greater part of its weights
+    precision: str  # of the greater part of its weights; int8 means int8 activations too
     precision_share: float  # that part of all weights, 0..1
     opset: int  # of the default ONNX domain
+    quantization: str | None = None  # "qdq" or "dynamic": how activations become int8
 
 
 def read_back(path: Path) -> Artefact:
     """Read precision and opset from an ONNX file.
 
-    Integer tables (positions, masks) are no weights and do not count.
+    Integer tables (positions, masks) are no weights and do not count. A graph that stores weights
+    in int8 and computes in float is "int8 weights", not int8.
     """
     model = onnx.load(path)
     weights: Counter[str] = Counter()
@@ -37,8 +43,21 @@ def read_back(path: Path) -> Artefact:
         if tensor.data_type in PRECISIONS:
             weights[PRECISIONS[tensor.data_type]] += prod(tensor.dims)
     (precision, count), *_ = weights.most_common(1)
+    quantization = _quantization(model.graph)
+    if precision == "int8" and quantization is None:
+        precision = "int8 weights"
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return Artefact(precision=precision, precision_share=count / weights.total(), opset=opset)
+    return Artefact(
+        precision=precision,
+        precision_share=count / weights.total(),
+        opset=opset,
+        quantization=quantization,
+    )
+
+
+def _quantization(graph: onnx.GraphProto) -> str | None:
+    found = {QUANTIZERS[node.op_type] for node in graph.node if node.op_type in QUANTIZERS}
+    return "dynamic" if "dynamic" in found else next(iter(found), None)
 
 
 def _constants(graph: onnx.GraphProto) -> list[onnx.TensorProto]:

@@ -66,6 +66,7 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         "built": {
             "precision": facts.artefact.precision,
             "precision_share": facts.artefact.precision_share,
+            "quantization": facts.artefact.quantization,
             "runtime": facts.runtime,
             "reason": facts.reason,
             "opset": facts.artefact.opset,

@@ -19,6 +19,7 @@ from builders.checkpoint import Checkpoint
 from builders.half_precision import convert_to_half
 from builders.quantize_dynamic import write_dynamic
 from builders.quantize_qdq import quantize_qdq
+from builders.repository import link
 from builders.sensitivity import leave_out
 from builders.timing import batch_ms
 from calibration.calibrator import calibrate
@@ -105,7 +106,7 @@ def make_half(source: Path, target: Path, shape: ModelShape, documents: Document
 
 @dataclass(frozen=True)
 class Int8Maker:
-    """Makes the int8 graphs of one build in a workspace, next to the float32 ones.
+    """Makes the int8 graphs of one build in its workspace, below the float32 ones.
 
     Attributes:
         source: Folder of the float32 graphs.
@@ -150,7 +151,7 @@ class Int8Maker:
         )
 
     def _folder(self, kind: str) -> Path:
-        folder = self.source.with_name(kind)
+        folder = self.source / kind
         folder.mkdir(exist_ok=True)
         return folder
 
@@ -169,8 +170,11 @@ class Int8Maker:
 
     def _deliver(self, kind: str, scales: Scales, target: Path) -> tuple[str, ...]:
         for name, portable in PORTABLE_FILES.items():
-            shutil.copyfile(self._folder(kind) / name, target / name)
             shutil.move(self._folder(QDQ) / name, target / portable)
+            if kind == QDQ:
+                link(target / portable, target / name)
+            else:
+                shutil.move(self._folder(kind) / name, target / name)
         scales.write(target / SCALES_FILE)
         return (*PORTABLE_FILES.values(), SCALES_FILE)
 

@@ -94,13 +94,13 @@ def link_models(layout: Layout, shape: ModelShape, max_batch_size: int, precisio
     Raises:
         BuildError: A config.pbtxt of `model_repository/` is malformed.
     """
-    _link(layout.root / MANIFEST_NAME, layout.front / MANIFEST_NAME)
+    link(layout.root / MANIFEST_NAME, layout.front / MANIFEST_NAME)
     for role, engine in ENGINE_FILES.items():
         source = MODEL_REPOSITORY / f"kobart_{role}"
         folder = layout.engine(role)
         folder.mkdir(parents=True)
         for name in (engine, MANIFEST_NAME):
-            _link(layout.front / name, folder / name)
+            link(layout.front / name, folder / name)
         _link_tree(layout.front / RUNTIME_PACKAGE.name, folder / RUNTIME_PACKAGE.name)
         _copy_model(source, folder)
         text = triton_config.engine_config(
@@ -127,10 +127,11 @@ def _write_config(folder: Path, text: str) -> None:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, copy_function=_link)
+    shutil.copytree(source, target, copy_function=link)
 
 
-def _link(source: str | Path, target: str | Path) -> None:
+def link(source: str | Path, target: str | Path) -> None:
+    """Make a hard link, or a copy on a disk without them."""
     try:
         os.link(source, target)
     except OSError:  # no hard links on this disk

@@ -69,7 +69,7 @@ def rank(source: Path, shape: ModelShape, scales: Scales, documents: DocumentSet
     candidates = [(graph, node) for graph in GRAPH_FILES for node in products[graph]]
     for graph, node in tqdm(candidates, desc="sensitivity", unit="product"):
         others = [other for other in products[graph] if other != node]
-        with TemporaryDirectory(dir=source.parent) as folder:
+        with TemporaryDirectory(dir=source) as folder:
             probe = Path(folder)
             for name in GRAPH_FILES:
                 shutil.copyfile(source / name, probe / name)

@@ -31,7 +31,7 @@ def batch_ms(
     rounds = [
         {name: _once(batch, runner) for name, runner in runners.items()} for _ in range(NUM_ROUNDS)
     ]
-    return {name: min(times[name] for times in rounds) for name in folders}
+    return {name: round(min(times[name] for times in rounds), 1) for name in folders}
 
 
 def _once(batch: Sequence[Document], runner: OnnxRuntimeRunner) -> float:
