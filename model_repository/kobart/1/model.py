@@ -71,11 +71,11 @@ class TritonPythonModel:
             try:
                 self._accept(request, sink)
             except KobartError as error:
-                sink.fail(error)
+                self._service.refuse(error, sink)
             except Exception as error:
                 # Raised to Triton, it would cost the other requests of this call their answers.
                 _logger.exception("a request failed before it was accepted")
-                sink.fail(KobartError(f"{error!r}"))
+                self._service.refuse(KobartError(f"{error!r}"), sink)
 
     def finalize(self) -> None:
         """Answer what was accepted, then stop."""

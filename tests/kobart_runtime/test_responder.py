@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import threading
+import time
+
+from kobart_runtime.responder import Responder
+
+
+def nothing() -> None:
+    pass
+
+
+def test_events_run_in_the_order_of_their_times() -> None:
+    ran: list[str] = []
+    responder = Responder(nothing, interval_s=0.01)
+    responder.put(lambda: ran.append("late"), delay_s=0.1)
+    for name in ("first", "second", "third"):
+        responder.put(lambda name=name: ran.append(name))  # type: ignore[misc]
+    responder.close()
+    assert ran == ["first", "second", "third", "late"]
+
+
+def test_a_delayed_event_waits_and_close_waits_for_it() -> None:
+    times: list[float] = []
+    responder = Responder(nothing, interval_s=10.0)
+    put_s = time.monotonic()
+    responder.put(lambda: times.append(time.monotonic()), delay_s=0.2)
+    responder.close()
+    assert times[0] - put_s >= 0.2
+
+
+def test_an_event_does_not_wait_for_the_next_poll() -> None:
+    ran = threading.Event()
+    responder = Responder(nothing, interval_s=60.0)
+    responder.put(ran.set)
+    assert ran.wait(5.0)
+    responder.close()
+
+
+def test_polls_go_on_without_events_and_end_with_close() -> None:
+    polls: list[float] = []
+    responder = Responder(lambda: polls.append(time.monotonic()), interval_s=0.01)
+    while len(polls) < 3:
+        time.sleep(0.005)
+    responder.close()
+    num_polls = len(polls)
+    time.sleep(0.05)
+    assert len(polls) == num_polls
+
+
+def test_an_event_may_put_another() -> None:
+    ran = threading.Event()
+    responder = Responder(nothing, interval_s=60.0)
+    responder.put(lambda: responder.put(ran.set))
+    responder.close()
+    assert ran.is_set()
