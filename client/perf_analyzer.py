@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -177,3 +178,17 @@ def _last_words(done: subprocess.CompletedProcess[str]) -> str:
     """The line that says what went wrong; a refused argument is followed by pages of help."""
     lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
     return next((line for line in lines if _BLAME.search(line)), lines[-1])
+
+
+def main() -> int:
+    """`python -m client.perf_analyzer ARGS`: perf_analyzer itself, with the libraries it needs."""
+    try:
+        found = find_perf_analyzer()
+    except KobartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return subprocess.call(found.command(sys.argv[1:]), env=dict(found.env))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
