@@ -124,7 +124,7 @@ class Int8Maker:
 
     def calibrate(self) -> Scales:
         """Entropy scales of both graphs."""
-        return calibrate(self.source, self.shape, self.documents)
+        return calibrate(self.source, self.shape, self.documents, progress=True)
 
     def make(self, scales: Scales, target: Path) -> Conversion:
         """Write the graphs, the portable ones and the scales to `target`."""

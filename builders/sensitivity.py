@@ -38,7 +38,7 @@ def leave_out(
     write: Write,
     aim: float,
 ) -> tuple[str, ...]:
-    """The fewest of the most sensitive products that have to stay float32.
+    """The most sensitive products, twice as many each time until the aim is reached.
 
     Args:
         source: Folder of the float32 graphs.
@@ -67,7 +67,8 @@ def rank(source: Path, shape: ModelShape, scales: Scales, documents: DocumentSet
     expected = _answers(source, shape, documents)
     errors = {}
     candidates = [(graph, node) for graph in GRAPH_FILES for node in products[graph]]
-    for graph, node in tqdm(candidates, desc="sensitivity", unit="product"):
+    bar = tqdm(candidates, "sensitivity", unit="product", leave=False, position=1, disable=None)
+    for graph, node in bar:
         others = [other for other in products[graph] if other != node]
         with TemporaryDirectory(dir=source) as folder:
             probe = Path(folder)

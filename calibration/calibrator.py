@@ -39,7 +39,7 @@ def calibrate(
         shape: Their dimensions.
         documents: What to run; their order in the file does not matter.
         method: "entropy", or "minmax" to compare with.
-        progress: Show a bar on standard error.
+        progress: Show a bar on standard error, if that is a terminal.
 
     Raises:
         ConfigError: There is no such method.
@@ -76,4 +76,7 @@ def _scales(ranges: Ranges) -> dict[str, float]:
 
 
 def _shown(name: str, feeds: Iterable[Feed]) -> Iterator[Feed]:
-    yield from tqdm(feeds, desc=f"calibrate {name}", unit="batch")
+    # Below the line that a build has begun to print, and gone when the work is done.
+    yield from tqdm(
+        feeds, desc=f"calibrate {name}", unit="batch", leave=False, position=1, disable=None
+    )
