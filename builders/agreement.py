@@ -17,6 +17,7 @@ from builders.checkpoint import Checkpoint
 from calibration.documents import Document, DocumentSet, pad
 from calibration.feeds import by_summary, forced_steps
 from kobart_runtime.model_config import ModelShape
+from kobart_runtime.model_runner import ModelRunner
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 
 MAX_DOCUMENTS = 16  # of a batch
@@ -47,7 +48,10 @@ class Teacher:
         Raises:
             EngineError: An engine cannot be loaded or run.
         """
-        runner = OnnxRuntimeRunner(folder, shape)
+        return self.agreement_of(OnnxRuntimeRunner(folder, shape))
+
+    def agreement_of(self, runner: ModelRunner) -> float:
+        """The same for engines that are open already, whatever runs them."""
         equal = sum(
             _num_equal(runner, batch, choices)
             for batch, choices in zip(self._batches, self._choices, strict=True)
@@ -71,7 +75,7 @@ def _choices(checkpoint: Checkpoint, batch: Sequence[Document]) -> list[np.ndarr
 
 
 def _num_equal(
-    runner: OnnxRuntimeRunner, batch: Sequence[Document], choices: Sequence[np.ndarray]
+    runner: ModelRunner, batch: Sequence[Document], choices: Sequence[np.ndarray]
 ) -> int:
     equal = 0
     for step in forced_steps(batch, runner):

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from builders.paths import DEFAULT_CHECKPOINT
+from builders.plan_facts import MAX_OPTIMIZATION_LEVEL
 from builders.prune_steps import PruneStep, parse_steps
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.model_config import TokenizerConfig
@@ -49,7 +50,9 @@ class BuildConfig:
         "of the engines: fp16 keeps float32 where it is needed, int8 is calibrated on documents",
         choices=("fp32", "fp16", "int8"),
     )
-    runtime: str = _option("auto", str, "what runs the engines", choices=("auto", "onnxruntime"))
+    runtime: str = _option(
+        "auto", str, "what runs the engines", choices=("auto", "tensorrt", "onnxruntime")
+    )
     output: str | None = _option(
         None,
         str,
@@ -120,6 +123,16 @@ class BuildConfig:
         "newlines of the text: kept, or each one replaced by a space (as many trainers do)",
         choices=("keep", "space"),
     )
+    workspace_mib: int = _option(1024, int, "TensorRT: scratch memory that a layer may use, in MiB")
+    optimization_level: int = _option(
+        3, int, "TensorRT: 0 builds fastest, 5 looks longest for the fastest kernels"
+    )
+    version_compatible: bool = _option(
+        False, bool, "TensorRT: plans that later versions of TensorRT run too"
+    )
+    hardware_compatible: bool = _option(
+        False, bool, "TensorRT: plans that run on every GPU since Ampere, more slowly"
+    )
     force: bool = _option(
         False, bool, "replace an existing build, and deliver one that failed its accuracy gate"
     )
@@ -134,6 +147,13 @@ class BuildConfig:
             raise ConfigError(
                 "model_name must be 1..100 letters, digits, '.', '_' or '-' and begin with a "
                 f"letter or digit, got {self.model_name!r}"
+            )
+        if self.workspace_mib < 1:
+            raise ConfigError(f"workspace_mib must be above 0, got {self.workspace_mib}")
+        if not 0 <= self.optimization_level <= MAX_OPTIMIZATION_LEVEL:
+            raise ConfigError(
+                f"optimization_level must be 0..{MAX_OPTIMIZATION_LEVEL}, "
+                f"got {self.optimization_level}"
             )
         if not math.isfinite(self.max_request_seconds):
             raise ConfigError(

@@ -11,13 +11,14 @@ from builders.manifest import BuildFacts
 from builders.repository import Layout
 
 NUM_STEPS = {"fp32": 5, "fp16": 6, "int8": 7}
+NUM_TENSORRT_STEPS = 2  # beside them
 
 
 class Steps:
     """Counts the steps of a build, and says of each how long it took."""
 
-    def __init__(self, precision: str) -> None:
-        self._total = NUM_STEPS[precision]
+    def __init__(self, precision: str, runtime: str) -> None:
+        self._total = NUM_STEPS[precision] + (NUM_TENSORRT_STEPS if runtime == "tensorrt" else 0)
         self._done = 0
 
     @contextmanager
@@ -56,7 +57,7 @@ def print_summary(facts: BuildFacts, output: Path) -> None:
         f"precision: {facts.artefact.precision} built, {asked.precision} requested\n"
         f"runtime:   {facts.runtime} built, {asked.runtime} requested\n"
         f"compared:  {verification.summary}\n"
-        f"size:      {_sizes(Layout(root=output, name=asked.model_name))}\n"
+        f"size:      {_sizes(Layout(root=output, name=asked.model_name, runtime=facts.runtime))}\n"
         f"build:     {output}\n"
         f"next:      kobart-serve {_shown(output)}"
     )

@@ -12,7 +12,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,15 @@ from polygraphy.backend.trt import Profile as PolygraphyProfile
 from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
 
+from builders.plan_facts import MAX_OPTIMIZATION_LEVEL, PlanFacts
 from builders.profiles import Profile
 from kobart_runtime.errors import BuildError, ConfigError
 
 DEFAULT_WORKSPACE_BYTES = 1 << 30
-MAX_OPTIMIZATION_LEVEL = 5
 _BUILDER_FLAGS: dict[str, dict[str, bool]] = {
     "fp32": {},
     "fp16": {"fp16": True},
-    "int8": {"int8": True},
+    "int8": {"fp16": True, "int8": True},  # its lookup tables are float16
 }
 _DATA_TYPE = re.compile(r"FP32|FP16|INT8|INT32|BOOL", re.IGNORECASE)
 
@@ -63,18 +63,6 @@ class EngineOptions:
                 f"optimization_level must be 0..{MAX_OPTIMIZATION_LEVEL}, "
                 f"got {self.optimization_level}"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanFacts:
-    """What was built, for the manifest."""
-
-    tensorrt: str  # version
-    strongly_typed: bool
-    builder_flags: tuple[str, ...]
-    num_profiles: int
-    layer_outputs: dict[str, int] = field(default_factory=dict)  # type -> tensors, as inspected
-    build_seconds: float
 
 
 def can_be_strongly_typed() -> bool:
@@ -110,7 +98,7 @@ def build_plan(
         tensorrt=trt.__version__,
         strongly_typed=typed,
         builder_flags=tuple(flags),
-        num_profiles=len(profiles),
+        profiles=[{name: asdict(sizes) for name, sizes in p.items()} for p in profiles],
         layer_outputs=_count_types(layers),
         build_seconds=round(time.monotonic() - started, 1),
     )

@@ -95,9 +95,9 @@ def _load_driver() -> Any:
     try:
         return ctypes.CDLL(DRIVER_LIBRARY)
     except OSError as error:
-        raise BuildError(f"an NVIDIA GPU and its driver ({error})") from error
+        raise BuildError(f"there is no NVIDIA driver ({error})") from error
 
 
 def _check(error: int, what: str) -> None:
     if error != 0:
-        raise BuildError(f"an NVIDIA GPU that answers ({what} failed with CUDA error {error})")
+        raise BuildError(f"no NVIDIA GPU answers: {what} gives CUDA error {error}")

@@ -21,6 +21,7 @@ from builders.artefact import Artefact
 from builders.checkpoint import Checkpoint
 from builders.config import BuildConfig
 from builders.paths import CHECKOUT
+from builders.plans import Plans
 from builders.precision import Conversion
 from builders.prune_checkpoint import Pruning
 from builders.prune_format import dimensions
@@ -47,6 +48,7 @@ class BuildFacts:
     verification: Verification
     conversion: Conversion | None = None  # None: float32, as exported
     pruning: Pruning | None = None  # None: built as the checkpoint is
+    plans: Plans | None = None  # None: no TensorRT
 
 
 def write_manifest(folder: Path, facts: BuildFacts, artefacts: Sequence[Path]) -> None:
@@ -70,7 +72,8 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
             "runtime": facts.runtime,
             "reason": facts.reason,
             "opset": facts.artefact.opset,
-            "gpu": None,
+            "gpu": asdict(facts.plans.gpu) if facts.plans and facts.plans.gpu else None,
+            "tensorrt": facts.plans.describe() if facts.plans else None,
         },
         "ids": asdict(facts.checkpoint.ids),
         "shape": asdict(facts.shape),

@@ -17,6 +17,7 @@ from builders.export import export_decoder, export_encoder
 from builders.fit import fit_limits, model_shape
 from builders.generation_defaults import fit_defaults
 from builders.manifest import BuildFacts, write_manifest
+from builders.plans import make_plans
 from builders.precision import (
     AGREEMENT_GATES,
     QDQ,
@@ -28,6 +29,7 @@ from builders.precision import (
 )
 from builders.prune_checkpoint import Pruning, prune_checkpoint
 from builders.repository import Layout
+from builders.runtime_choice import RuntimeChoice, choose_runtime
 from builders.special_ids import IdOverrides
 from builders.staging import check_output, staged
 from builders.verification import Verification, verify
@@ -37,8 +39,6 @@ from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, TOKENIZER_FI
 from kobart_runtime.settings import GenerationSettings, Limits
 from kobart_runtime.tokenizer import Tokenizer
 
-AUTO_REASON = "auto: this version has no TensorRT builder"
-ASKED_REASON = "as asked"
 GATE_DOCUMENTS = 128  # compared with PyTorch at most
 
 
@@ -65,10 +65,10 @@ def build(config: BuildConfig) -> Path:
     output = config.output_folder
     check_output(output, force=config.force)  # before minutes of work
     repository.check_sources()
-    reason = AUTO_REASON if config.runtime == "auto" else ASKED_REASON
-    print_lines("runtime", [f"onnxruntime ({reason})"])
+    choice = choose_runtime(config.runtime, config.precision)
+    print_lines("runtime", [f"{choice.runtime} ({choice.reason})"])
     pruned = "".join(f", prune {text}" for text in config.prune or ())
-    step = Steps(config.precision)
+    step = Steps(config.precision, choice.runtime)
     with step(f"load {config.checkpoint}{pruned}"):
         source, notes = load_source(config)
     print_lines("note", notes)
@@ -77,7 +77,8 @@ def build(config: BuildConfig) -> Path:
         print_lines("prune", source.pruning.lines)
         print_lines("WARNING", source.pruning.stats["warnings"])
     with staged(output, force=config.force) as folder:
-        facts = _fill(Layout(root=folder, name=config.model_name), config, source, reason, step)
+        layout = Layout(root=folder, name=config.model_name, runtime=choice.runtime)
+        facts = _fill(layout, config, source, choice, step)
     print_summary(facts, output)
     return output
 
@@ -134,7 +135,7 @@ def _read_documents(
 
 
 def _fill(
-    layout: Layout, config: BuildConfig, source: Source, reason: str, step: Steps
+    layout: Layout, config: BuildConfig, source: Source, choice: RuntimeChoice, step: Steps
 ) -> BuildFacts:
     """Make everything that a build consists of below `layout.root`."""
     layout.front.mkdir(parents=True)
@@ -145,18 +146,25 @@ def _fill(
         with workspace(layout.root) as graphs:
             _export(graphs, source, step)
             conversion = _convert(graphs, layout.front, config.precision, source, step)
+    artefact = _read_back(layout.front, config.precision)
+    verification = _verify(layout.front, config, source, conversion, step)
+    plans = None
+    if choice.runtime == "tensorrt":
+        plans = make_plans(layout, config, source, choice.gpu, step)
+        _check_gate(plans.verification)
     facts = BuildFacts(
         config=config,
-        runtime="onnxruntime",
-        reason=reason,
+        runtime=choice.runtime,
+        reason=choice.reason,
         checkpoint=source.checkpoint,
         shape=source.shape,
         limits=source.limits,
         defaults=source.defaults,
-        artefact=_read_back(layout.front, config.precision),
-        verification=_verify(layout.front, config, source, conversion, step),
+        artefact=artefact,
+        verification=verification,
         conversion=conversion,
         pruning=source.pruning,
+        plans=plans,
     )
     with step("lay out the repository"):
         path, files = source.checkpoint.tokenizer_path, source.checkpoint.files
@@ -164,8 +172,13 @@ def _fill(
         artefacts = [*layout.artefacts, *(layout.front / name for name in portable)]
         repository.write_front(layout, path, files[TOKENIZER_FILE])
         write_manifest(layout.root, facts, artefacts)
-        limits, precision = source.limits, config.precision
-        repository.link_models(layout, source.shape, limits.max_batch_size, precision)
+        repository.link_models(
+            layout,
+            source.shape,
+            source.limits.max_batch_size,
+            config.precision,
+            plans.facts if plans else None,
+        )
     return facts
 
 
@@ -222,12 +235,13 @@ def _verify(
                 AGREEMENT_GATES[config.precision],
                 conversion.agreements.get(QDQ),
             )
-    if not verification.passed:
-        _report_failed_gate(verification)
+    _check_gate(verification)
     return verification
 
 
-def _report_failed_gate(verification: Verification) -> None:
+def _check_gate(verification: Verification) -> None:
+    if verification.passed:
+        return
     message = f"the engines differ from the checkpoint by too much: {verification.summary}"
     if verification.enforced:
         raise BuildError(f"{message}; --force delivers the build all the same")

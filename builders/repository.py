@@ -7,6 +7,8 @@
                                                 encoder.onnx}
     NAME_decoder/...            likewise with decoder.onnx
 
+A TensorRT build has plans for the ONNX files; Triton's own backend runs those of the engine models.
+
 Every model folder is self-contained: a server that fetches one of them alone can run it. Equal
 files are hard links of one another where the disk allows.
 """
@@ -15,15 +17,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from builders import triton_config
 from builders.paths import MODEL_REPOSITORY, RUNTIME_PACKAGE
+from builders.plan_facts import PlanFacts
 from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import (
-    DECODER_FILE,
-    ENCODER_FILE,
+    ENGINE_FILES,
     MANIFEST_NAME,
     TOKENIZER_FILE,
     ModelShape,
@@ -33,7 +36,7 @@ from kobart_runtime.model_config import (
 VERSION = "1"
 CONFIG_FILE = "config.pbtxt"
 MODEL_FILE = "model.py"
-ENGINE_FILES = {"encoder": ENCODER_FILE, "decoder": DECODER_FILE}
+ROLES = ("encoder", "decoder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,7 @@ class Layout:
 
     root: Path
     name: str  # of the front model
+    runtime: str = "onnxruntime"
 
     @property
     def front(self) -> Path:
@@ -55,7 +59,7 @@ class Layout:
     @property
     def artefacts(self) -> list[Path]:
         """The files that a manifest vouches for."""
-        return [self.front / name for name in (ENCODER_FILE, DECODER_FILE, TOKENIZER_FILE)]
+        return [self.front / name for name in (*ENGINE_FILES[self.runtime], TOKENIZER_FILE)]
 
 
 def check_sources() -> None:
@@ -64,7 +68,7 @@ def check_sources() -> None:
     Raises:
         BuildError: A file of `model_repository/` is missing.
     """
-    for model in ("kobart", *(f"kobart_{role}" for role in ENGINE_FILES)):
+    for model in ("kobart", *(f"kobart_{role}" for role in ROLES)):
         for path in (Path(CONFIG_FILE), Path(VERSION) / MODEL_FILE):
             if not (MODEL_REPOSITORY / model / path).is_file():
                 raise BuildError(
@@ -88,23 +92,40 @@ def write_front(layout: Layout, tokenizer: Path, tokenizer_sha256: str) -> None:
     _write_config(layout.front, triton_config.front_config(source / CONFIG_FILE, layout.name))
 
 
-def link_models(layout: Layout, shape: ModelShape, max_batch_size: int, precision: str) -> None:
+def link_models(
+    layout: Layout,
+    shape: ModelShape,
+    max_batch_size: int,
+    precision: str,
+    plans: Mapping[str, PlanFacts] | None = None,
+) -> None:
     """Spread the manifest, and make the two engine models from the front model's files.
+
+    Args:
+        layout: Where they lie.
+        shape: The engines' dimensions.
+        max_batch_size: Requests of one call.
+        precision: Of the engines.
+        plans: By file name; Triton runs plans itself, other engines by the python backend.
 
     Raises:
         BuildError: A config.pbtxt of `model_repository/` is malformed.
     """
     link(layout.root / MANIFEST_NAME, layout.front / MANIFEST_NAME)
-    for role, engine in ENGINE_FILES.items():
+    for role, engine in zip(ROLES, ENGINE_FILES[layout.runtime], strict=True):
         source = MODEL_REPOSITORY / f"kobart_{role}"
         folder = layout.engine(role)
         folder.mkdir(parents=True)
         for name in (engine, MANIFEST_NAME):
             link(layout.front / name, folder / name)
-        _link_tree(layout.front / RUNTIME_PACKAGE.name, folder / RUNTIME_PACKAGE.name)
-        _copy_model(source, folder)
+        plan = None
+        if plans:
+            plan = triton_config.PlanModel(engine, len(plans[engine].profiles))
+        else:
+            _link_tree(layout.front / RUNTIME_PACKAGE.name, folder / RUNTIME_PACKAGE.name)
+            _copy_model(source, folder)
         text = triton_config.engine_config(
-            source / CONFIG_FILE, f"{layout.name}_{role}", shape, max_batch_size, precision
+            source / CONFIG_FILE, f"{layout.name}_{role}", shape, max_batch_size, precision, plan
         )
         _write_config(folder, text)
 

@@ -6,6 +6,7 @@ names, batch size, the tensors of every decoder layer, and their sizes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ FIRST_LAYER = ".0."
 DYNAMIC = -1
 
 
+@dataclass(frozen=True)
+class PlanModel:
+    """A plan that Triton's own TensorRT backend runs."""
+
+    file_name: str
+    num_profiles: int
+
+
 def front_config(source: Path, name: str) -> str:
     """config.pbtxt of the front model."""
     config = _parse(source)
@@ -28,9 +37,23 @@ def front_config(source: Path, name: str) -> str:
 
 
 def engine_config(
-    source: Path, name: str, shape: ModelShape, max_batch_size: int, precision: str = "fp32"
+    source: Path,
+    name: str,
+    shape: ModelShape,
+    max_batch_size: int,
+    precision: str = "fp32",
+    plan: PlanModel | None = None,
 ) -> str:
-    """config.pbtxt of an engine; layer 0's tensors in the source stand for every layer's."""
+    """config.pbtxt of an engine; layer 0's tensors in the source stand for every layer's.
+
+    Args:
+        source: The hand-written file.
+        name: Of the model.
+        shape: The engine's dimensions.
+        max_batch_size: Requests of one call.
+        precision: Of the engine.
+        plan: What Triton's TensorRT backend runs; None leaves the python backend of the source.
+    """
     config = _parse(source)
     config.name = name
     config.max_batch_size = max_batch_size
@@ -40,7 +63,20 @@ def engine_config(
             tensor.dims[:] = _dims(tensor.name, shape)
             if precision == "fp16" and _is_kv(tensor.name):
                 tensor.data_type = model_config_pb2.TYPE_FP16
+    if plan:
+        _run_by_tensorrt(config, plan)
     return _text(config, source)
+
+
+def _run_by_tensorrt(config: model_config_pb2.ModelConfig, plan: PlanModel) -> None:
+    config.backend, config.platform = "tensorrt", "tensorrt_plan"
+    config.default_model_filename = plan.file_name
+    del config.instance_group[:]
+    config.instance_group.add(
+        count=1,
+        kind=model_config_pb2.ModelInstanceGroup.KIND_GPU,
+        profile=[str(index) for index in range(plan.num_profiles)],
+    )
 
 
 def _dims(name: str, shape: ModelShape) -> list[int]:

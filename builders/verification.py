@@ -15,9 +15,8 @@ import numpy as np
 import torch
 
 from builders.checkpoint import Checkpoint
-from kobart_runtime.host_kv_cache import HostKvCache
 from kobart_runtime.model_config import ModelShape
-from kobart_runtime.model_runner import StepInputs, StepOutput
+from kobart_runtime.model_runner import KvCache, ModelRunner, StepInputs, StepOutput
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 from kobart_runtime.tokenizer import Tokenizer
 
@@ -106,9 +105,20 @@ def verify(
     Raises:
         EngineError: An engine cannot be loaded or run.
     """
+    return compare(checkpoint, OnnxRuntimeRunner(folder, shape), tokenizer, enforced=enforced)
+
+
+def compare(
+    checkpoint: Checkpoint, runner: ModelRunner, tokenizer: Tokenizer, *, enforced: bool
+) -> Verification:
+    """The same for engines that are open already, whatever runs them.
+
+    Raises:
+        EngineError: An engine cannot be run.
+    """
     rng = np.random.default_rng(SEED)
     requests = _requests(checkpoint, tokenizer, rng)
-    _run_engines(OnnxRuntimeRunner(folder, shape), requests, rng)
+    _run_engines(runner, requests, rng)
     errors = np.array([_errors(checkpoint, request) for request in requests])
     logit_error, candidate_error = errors.max(axis=0)  # NaN wins, and passes no gate
     return Verification(
@@ -140,7 +150,7 @@ def _requests(
 
 
 def _run_engines(
-    runner: OnnxRuntimeRunner, requests: Sequence[_Request], rng: np.random.Generator
+    runner: ModelRunner, requests: Sequence[_Request], rng: np.random.Generator
 ) -> None:
     cache = _filled_cache(runner, requests)
     for step in range(NUM_STEPS):
@@ -151,7 +161,7 @@ def _run_engines(
                 _branch(request, step, runner.vocab_size, rng)
 
 
-def _filled_cache(runner: OnnxRuntimeRunner, requests: Sequence[_Request]) -> HostKvCache:
+def _filled_cache(runner: ModelRunner, requests: Sequence[_Request]) -> KvCache:
     lengths = [len(request.input_ids) for request in requests]
     input_ids = np.zeros((len(requests), max(lengths)), np.int32)
     attention_mask = np.zeros_like(input_ids)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from calibration.documents import Document, DocumentSet, pad
 from kobart_runtime import bindings
-from kobart_runtime.host_kv_cache import HostKvCache
-from kobart_runtime.model_runner import StepInputs, StepOutput
+from kobart_runtime.model_runner import KvCache, ModelRunner, StepInputs, StepOutput
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 
 Feed = dict[str, np.ndarray]
@@ -33,7 +33,8 @@ class Step:
     """One decode step of the first R documents of a batch, the longest summaries first."""
 
     number: int  # entries that are seen, from 0
-    feed: Feed  # everything the decoder takes
+    cache: Any  # of the runner's own kind
+    inputs: StepInputs
     output: StepOutput
 
 
@@ -57,13 +58,13 @@ def decoder_feeds(documents: DocumentSet, runner: OnnxRuntimeRunner) -> Iterator
     for batch in documents.batches(MAX_DOCUMENTS, MAX_SOURCE_IDS):
         for step in forced_steps(batch, runner):
             if step.number % STEP_STRIDE == 0:
-                yield step.feed
+                yield runner.step_feeds(step.cache, step.inputs)
 
 
-def forced_steps(batch: Sequence[Document], runner: OnnxRuntimeRunner) -> Iterator[Step]:
+def forced_steps(batch: Sequence[Document], runner: ModelRunner) -> Iterator[Step]:
     """Decode along the reference summaries, longest summary first; each step when it is done.
 
-    The arrays of a feed belong to the caches: use them before asking for the next step.
+    The next step changes the cache: use it before asking for that.
     """
     ordered = by_summary(batch)
     lengths = [len(document.decoder_input_ids) for document in ordered]
@@ -74,9 +75,8 @@ def forced_steps(batch: Sequence[Document], runner: OnnxRuntimeRunner) -> Iterat
         num_active = sum(length > number for length in lengths)
         last = [[document.decoder_input_ids[number]] for document in ordered[:num_active]]
         inputs = _step_inputs(np.array(last, np.int32), number, cache.num_entries)
-        feed = runner.step_feeds(cache, inputs)
         output = runner.decode_step(cache, inputs, want_logits=False)
-        yield Step(number, feed, output)
+        yield Step(number, cache, inputs, output)
 
 
 def by_summary(batch: Sequence[Document]) -> list[Document]:
@@ -96,7 +96,7 @@ def _step_inputs(last: np.ndarray, number: int, num_entries: int) -> StepInputs:
     )
 
 
-def _filled_cache(batch: Sequence[Document], runner: OnnxRuntimeRunner) -> HostKvCache:
+def _filled_cache(batch: Sequence[Document], runner: ModelRunner) -> KvCache:
     input_ids, mask = pad([document.input_ids for document in batch])
     encoded = runner.encode(input_ids, mask)
     cache = runner.new_cache(len(batch), CACHE_STRIDE, input_ids.shape[1])

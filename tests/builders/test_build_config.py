@@ -19,6 +19,8 @@ FLAGS = {
     "--max-target-length", "--max-beams", "--config", "--force", "--decoder-start-token-id",
     "--forced-eos-token-id", "--add-bos", "--no-add-bos", "--add-eos", "--no-add-eos",
     "--newline", "--calibration-data", "--prune", "--prune-layers", "--help", "-h",
+    "--workspace-mib", "--optimization-level", "--version-compatible", "--no-version-compatible",
+    "--hardware-compatible", "--no-hardware-compatible",
 }  # fmt: skip
 
 
@@ -96,7 +98,7 @@ def test_flags_win_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--precision", "bf16"], ["--runtime", "tensorrt"], ["--max-beam", "4"], ["--max-beams", "x"]],
+    [["--precision", "bf16"], ["--runtime", "tvm"], ["--max-beam", "4"], ["--max-beams", "x"]],
 )
 def test_usage_errors_exit_by_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:

@@ -12,8 +12,6 @@ from tests.tensorrt_double.operators import unsupported
 from tests.tensorrt_double.plan import Plan, Shape, graph_tensors, load_graph
 from tests.tensorrt_double.violation import require
 
-FP16_MAX_OPTIMIZATION_LEVEL = 5
-
 
 def building_classes(trt: Any, major: str) -> list[type]:
     """Doubles of the builder's classes over one module `trt`, whose enums they use."""
@@ -174,6 +172,9 @@ def building_classes(trt: Any, major: str) -> list[type]:
             self._pools: dict[Any, int] = {}
             self._profiles: list[Any] = []
             self._cache: Any = None
+            self.builder_optimization_level = 3
+            self.hardware_compatibility_level = trt.HardwareCompatibilityLevel.NONE
+            self.profiling_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
             self.DLA_core = -1
             self.default_device_type = trt.DeviceType.GPU
 
@@ -250,6 +251,13 @@ def building_classes(trt: Any, major: str) -> list[type]:
                 graph=network._model().SerializeToString(),
                 profiles=profiles,
                 flags=sorted(flag.name for flag in config._flags),
+                settings={
+                    "workspace": config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE),
+                    "optimization_level": config.builder_optimization_level,
+                    "hardware": config.hardware_compatibility_level.name,
+                    "verbosity": config.profiling_verbosity.name,
+                    "strongly_typed": network._has_flag("STRONGLY_TYPED"),
+                },
             )
             return trt.IHostMemory(plan.serialize())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class Plan:
     version_compatible: bool
     graph: bytes
     profiles: list[dict[str, tuple[Shape, Shape, Shape]]]
-    flags: list[str] = field(default_factory=list)
+    flags: list[str]
+    settings: dict[str, Any]  # of the builder configuration, for tests to look at
 
     def serialize(self) -> bytes:
         stream = io.BytesIO()
