@@ -18,6 +18,7 @@ examples:
   python builders/build_all.py                              the small model of assets/kobart-mini
   python builders/build_all.py --checkpoint my/fine-tune --max-beams 4 --output build/mine
   python builders/build_all.py --prune structured=0.2       smaller layers, then the export
+  python builders/build_all.py --precision int8             calibrated on the dev documents
   python builders/build_all.py --config build.yaml --force  options from a file; flags win
 
 The build is the folder OUTPUT: serve it with `kobart-serve OUTPUT`, or copy it anywhere.
