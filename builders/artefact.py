@@ -27,7 +27,7 @@ class Artefact:
 
     precision: str  # of the greater part of its weights; int8 means int8 activations too
     precision_share: float  # that part of all weights, 0..1
-    opset: int  # of the default ONNX domain
+    opset: int | None  # of the default ONNX domain; None: it is no ONNX file
     quantization: str | None = None  # "qdq" or "dynamic": how activations become int8
 
 

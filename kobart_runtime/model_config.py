@@ -22,6 +22,7 @@ DECODER_FILE = "decoder.onnx"
 ENGINE_FILES = {  # runtime -> encoder and decoder
     "onnxruntime": (ENCODER_FILE, DECODER_FILE),
     "tensorrt": ("encoder.plan", "decoder.plan"),
+    "torchscript": ("encoder.pt", "decoder.pt"),
 }
 TOKENIZER_FILE = "tokenizer.json"
 NEWLINE_CHOICES = ("keep", "space")

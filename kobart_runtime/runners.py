@@ -5,11 +5,18 @@ A runner's library is imported only when a build needs it: a server has one of t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from kobart_runtime.errors import BuildError
-from kobart_runtime.model_config import ENGINE_FILES, ModelShape
+from kobart_runtime.model_config import ENGINE_FILES, ModelConfig, ModelShape, verify_artefacts
 from kobart_runtime.model_runner import ModelRunner
+
+# Names of outputs and arrays by input name -> those outputs, in that order.
+Engine = Callable[[list[str], dict[str, np.ndarray]], list[np.ndarray]]
 
 
 def engine_files(runtime: str) -> tuple[str, str]:
@@ -37,6 +44,33 @@ def open_runner(folder: Path, runtime: str, shape: ModelShape) -> ModelRunner:
         from kobart_runtime.tensorrt_runner import TensorRtRunner
 
         return TensorRtRunner(folder, shape)
+    if runtime == "torchscript":
+        from kobart_runtime.torchscript_runner import TorchScriptRunner
+
+        return TorchScriptRunner(folder, shape)
     from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 
     return OnnxRuntimeRunner(folder, shape)
+
+
+def open_engine(folder: Path, role: str, config: ModelConfig) -> Engine:
+    """Open one engine alone; not for TensorRT, whose plans Triton runs itself.
+
+    Args:
+        folder: Where its file lies.
+        role: "encoder" or "decoder".
+        config: The build's.
+
+    Raises:
+        BuildError: The file is missing or not what was built.
+        EngineError: It cannot be loaded.
+    """
+    file = engine_files(config.runtime)[("encoder", "decoder").index(role)]
+    verify_artefacts(folder, config.artefacts, [file])
+    if config.runtime == "torchscript":
+        from kobart_runtime.torchscript_runner import TorchScriptEngine
+
+        return TorchScriptEngine.open(folder, role, config.shape).run
+    from kobart_runtime.onnxruntime_runner import open_session, run_session
+
+    return partial(run_session, open_session(folder / file))

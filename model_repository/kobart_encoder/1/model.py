@@ -16,24 +16,18 @@ _FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(_FOLDER))
 
 from kobart_runtime.errors import KobartError  # noqa: E402
-from kobart_runtime.model_config import (  # noqa: E402
-    ENCODER_FILE,
-    MANIFEST_NAME,
-    ModelConfig,
-    verify_artefacts,
-)
-from kobart_runtime.onnxruntime_runner import open_session, run_session  # noqa: E402
+from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig  # noqa: E402
+from kobart_runtime.runners import open_engine  # noqa: E402
 
 
 class TritonPythonModel:
-    """One ONNX Runtime session."""
+    """One engine: an ONNX Runtime session or a TorchScript module."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the engine beside this file; any reason not to fails the load with its message."""
         try:
             config = ModelConfig.from_manifest(_FOLDER / MANIFEST_NAME)
-            verify_artefacts(_FOLDER, config.artefacts, [ENCODER_FILE])
-            self._session = open_session(_FOLDER / ENCODER_FILE)
+            self._run = open_engine(_FOLDER, "encoder", config)
         except KobartError as error:
             raise pb_utils.TritonModelException(str(error)) from error
 
@@ -45,7 +39,7 @@ class TritonPythonModel:
         feeds = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         names = request.requested_output_names()
         try:
-            arrays = run_session(self._session, names, feeds)
+            arrays = self._run(names, feeds)
         except KobartError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(error.status_message))
         return pb_utils.InferenceResponse(
