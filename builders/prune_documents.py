@@ -55,7 +55,7 @@ def dev_batches(path: Path, tokenizer: Tokenizer, ids: TokenIds) -> list[LossBat
         for source, summary in pairs
     ]
     return [
-        _batch(pairs[start : start + BATCH_SIZE], ids.decoder_start, ids.pad)
+        collate(pairs[start : start + BATCH_SIZE], ids.decoder_start, ids.pad)
         for start in range(0, len(pairs), BATCH_SIZE)
     ]
 
@@ -92,7 +92,14 @@ def _read_pair(where: str, line: str, tokenizer: Tokenizer) -> tuple[list[int], 
     return source, summary
 
 
-def _batch(pairs: Sequence[tuple[list[int], list[int]]], start: int, pad: int) -> LossBatch:
+def collate(pairs: Sequence[tuple[list[int], list[int]]], start: int, pad: int) -> LossBatch:
+    """Pad documents to one batch.
+
+    Args:
+        pairs: Source ids, and the ids to predict with eos behind them.
+        start: The decoder's first id, in front of the summaries.
+        pad: Fills the sources and the decoder's input up to the longest.
+    """
     sources = [torch.tensor(source) for source, _ in pairs]
     labels = [torch.tensor(label) for _, label in pairs]
     decoder_inputs = [torch.tensor([start, *label[:-1]]) for _, label in pairs]

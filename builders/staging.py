@@ -17,35 +17,44 @@ from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import MANIFEST_NAME
 
 
-def check_output(output: Path, *, force: bool) -> None:
+def check_output(output: Path, *, force: bool, marker: str = MANIFEST_NAME) -> None:
     """Refuse an output that must not be written or replaced.
 
+    Args:
+        output: The folder to be written.
+        force: Replace what lies there.
+        marker: The file by which a folder is known to be ours to replace.
+
     Raises:
-        BuildError: It exists and `force` is off, or it is something else than a build.
+        BuildError: It exists and `force` is off, or it is something else than ours.
     """
     if not output.exists() or _is_empty_folder(output):
         return
-    if not (output / MANIFEST_NAME).is_file():
-        raise BuildError(f"{output} exists and is not a build: choose another --output")
+    if not (output / marker).is_file():
+        raise BuildError(
+            f"{output} exists and is not a build of ours (no {marker}): choose another --output"
+        )
     if not force:
         raise BuildError(f"{output} exists: give --force to replace it, or another --output")
 
 
 @contextmanager
-def staged(output: Path, *, force: bool) -> Iterator[Path]:
+def staged(output: Path, *, force: bool, marker: str = MANIFEST_NAME) -> Iterator[Path]:
     """Give a temporary sibling of `output`; leaving the block without an error renames it.
 
     Raises:
         BuildError: See `check_output`.
     """
-    check_output(output, force=force)
+    check_output(output, force=force, marker=marker)
     output.parent.mkdir(parents=True, exist_ok=True)
     _clear_stale(output)
     folder = _sibling(output, "tmp")
     folder.mkdir()
     try:
         yield folder
-        check_output(output, force=force)  # another build may have finished meanwhile
+        check_output(
+            output, force=force, marker=marker
+        )  # another build may have finished meanwhile
         _replace(output, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

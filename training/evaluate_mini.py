@@ -53,6 +53,27 @@ def rouge_l(reference: Sequence[str], candidate: Sequence[str]) -> float:
     return 2 * common / (len(reference) + len(candidate)) if common else 0.0
 
 
+@dataclass(frozen=True)
+class RougeL:
+    """Mean F1 of ROUGE-L over a set of summaries, in 0..1."""
+
+    characters: float  # spaces left out
+    words: float  # as split at white space
+
+
+def rouge_l_means(references: Sequence[str], summaries: Sequence[str]) -> RougeL:
+    """Score summaries against references, one for each.
+
+    Raises:
+        ValueError: There are not as many summaries as references.
+    """
+    pairs = list(zip(references, summaries, strict=True))
+    return RougeL(
+        characters=_mean(rouge_l(r.replace(" ", ""), s.replace(" ", "")) for r, s in pairs),
+        words=_mean(rouge_l(r.split(), s.split()) for r, s in pairs),
+    )
+
+
 def score(examples: Sequence[Example], summaries: Sequence[str]) -> Scores:
     """Score summaries against the examples they belong to.
 
@@ -66,12 +87,11 @@ def score(examples: Sequence[Example], summaries: Sequence[str]) -> Scores:
     for example, summary in pairs:
         for key, value in example.slots.items():
             hits.setdefault(group_of(key), []).append(mentions(summary, value))
+    rouge = rouge_l_means([example.summary for example in examples], summaries)
     return Scores(
         num_examples=len(pairs),
-        rouge_l_characters=_mean(
-            rouge_l(e.summary.replace(" ", ""), s.replace(" ", "")) for e, s in pairs
-        ),
-        rouge_l_words=_mean(rouge_l(e.summary.split(), s.split()) for e, s in pairs),
+        rouge_l_characters=rouge.characters,
+        rouge_l_words=rouge.words,
         slot_recall=_mean(hit for group in hits.values() for hit in group),
         slot_recall_by_kind={kind: _mean(hits[kind]) for kind in sorted(hits)},
         leak_rate=_mean(any(mentions(s, d) for d in e.distractors) for e, s in pairs),
@@ -90,27 +110,49 @@ def pad(ids: Sequence[Sequence[int]], fill: int = PAD_ID) -> torch.Tensor:
     return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in ids])
 
 
-@torch.inference_mode()
 def summarize(
     model: BartForConditionalGeneration,
     tokenizer: Tokenizer,
     dialogues: Sequence[str],
     *,
     progress: bool = False,
-    **generation: object,
+    **generation: Any,
 ) -> list[str]:
     """Return a summary of each dialogue; `generation` overrides the model's own settings."""
     ids = [encoding.ids for encoding in tokenizer.encode_batch(list(dialogues))]
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    summaries = [""] * len(ids)
-    for start in tqdm(range(0, len(ids), BATCH_SIZE), disable=not progress, unit="batch"):
+    return tokenizer.decode_batch(generate_ids(model, ids, progress=progress, **generation))
+
+
+@torch.inference_mode()
+def generate_ids(
+    model: BartForConditionalGeneration,
+    sources: Sequence[Sequence[int]],
+    *,
+    fill: int = PAD_ID,
+    progress: bool = False,
+    **generation: Any,
+) -> list[list[int]]:
+    """Return the ids that the model generates for each source, in batches of similar length.
+
+    Args:
+        model: On any device, in eval mode.
+        sources: Source ids.
+        fill: Pads the sources.
+        progress: Show a bar.
+        generation: Overrides the model's own settings.
+    """
+    order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
+    generated: list[list[int]] = [[]] * len(sources)
+    for start in tqdm(range(0, len(sources), BATCH_SIZE), disable=not progress, unit="batch"):
         rows = order[start : start + BATCH_SIZE]
-        input_ids = pad([ids[i] for i in rows])
-        mask = (input_ids != PAD_ID).long()
-        output = cast(Any, model).generate(input_ids=input_ids, attention_mask=mask, **generation)
-        for i, text in zip(rows, tokenizer.decode_batch(output.tolist()), strict=True):
-            summaries[i] = text
-    return summaries
+        output = cast(Any, model).generate(
+            input_ids=pad([sources[i] for i in rows], fill).to(model.device),
+            attention_mask=pad([[1] * len(sources[i]) for i in rows], 0).to(model.device),
+            **generation,
+        )
+        for i, ids in zip(rows, output.tolist(), strict=True):
+            generated[i] = ids
+    return generated
 
 
 def evaluate(checkpoint: Path) -> dict[str, object]:
