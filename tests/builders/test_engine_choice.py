@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from builders import runtime_choice
+from builders.config import BuildConfig, read_yaml
 from builders.gpu import Gpu, probe_gpu
 from builders.runtime_choice import choose_runtime
 from kobart_runtime.errors import BuildError, ConfigError
+from tests.conftest import REPOSITORY
 
 
 def gpu(major: int = 8, minor: int = 6) -> Gpu:
@@ -123,3 +125,9 @@ def test_what_is_missing_is_said(
     assert choice.reason.startswith(f"auto: this machine lacks {lacks}")
     with pytest.raises(ConfigError, match=f"--runtime tensorrt: this machine lacks {lacks}"):
         choose_runtime("tensorrt", "fp32")
+
+
+def test_the_example_configuration_is_one() -> None:
+    path = REPOSITORY / "configs" / "inference" / "tensorrt.yaml"
+    config = BuildConfig(**read_yaml(path))
+    assert (config.runtime, config.precision, config.workspace_mib) == ("tensorrt", "fp16", 1024)

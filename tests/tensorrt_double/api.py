@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.tensorrt_double.violation import ContractViolationError, require
 
-FOLDER = Path(__file__).parent / "api"
+FOLDER = Path(__file__).parent / "bindings"
 MAJORS = ("8", "10", "11")
 PROPERTY, READ_ONLY = "property", "read-only property"
 
