@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,12 @@ class Run:
             raise ConfigError(f"there is no run to resume ({self.folder}): leave out --resume")
         start = json.loads((self.folder / START_FILE).read_text(encoding="utf-8"))
         then, now = start["inputs"], json.loads(json.dumps(inputs))
-        for name in now:
-            if then.get(name) != now[name]:
-                raise ConfigError(
-                    f"the run to resume had {name} {then.get(name)!r}, got {now[name]!r}: resume "
-                    "with the same, or start anew with --force and without --resume"
-                )
+        differences = list(_differences("", then, now))
+        if differences:
+            raise ConfigError(
+                f"the run to resume had {', '.join(differences)}: resume with the same, or start "
+                "anew with --force and without --resume"
+            )
         measured: dict[str, Any] = start["measured"]
         return measured
 
@@ -73,6 +73,15 @@ class Run:
     def end(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _differences(path: str, then: Any, now: Any) -> Iterator[str]:
+    """Each value that is not the same in two JSON objects, by its dotted name."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for name in sorted({*then, *now}):
+            yield from _differences(f"{path}.{name}", then.get(name), now.get(name))
+    elif then != now:
+        yield f"{path.removeprefix('.')} {then!r}, not {now!r}"
 
 
 def _is_json(path: Path) -> bool:
