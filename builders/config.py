@@ -51,7 +51,11 @@ class BuildConfig:
         choices=("fp32", "fp16", "int8"),
     )
     runtime: str = _option(
-        "auto", str, "what runs the engines", choices=("auto", "tensorrt", "onnxruntime")
+        "auto",
+        str,
+        "what runs the engines; auto takes tensorrt where it and a GPU are, else onnxruntime; "
+        "torchscript is plain PyTorch on the CPU, fp32 alone",
+        choices=("auto", "tensorrt", "onnxruntime", "torchscript"),
     )
     output: str | None = _option(
         None,
@@ -142,6 +146,11 @@ class BuildConfig:
             _check_choice(option.name, getattr(self, option.name), option.metadata["choices"])
         if self.calibration_data and self.precision == "fp32":
             raise ConfigError("calibration_data is for precision fp16 or int8: leave it out")
+        if self.runtime == "torchscript" and self.precision != "fp32":
+            raise ConfigError(
+                f"runtime torchscript has precision fp32 alone, got {self.precision}: choose "
+                "runtime onnxruntime or tensorrt for it"
+            )
         parse_steps(self.prune or (), self.prune_layers or ())
         if not MODEL_NAME.fullmatch(self.model_name):
             raise ConfigError(

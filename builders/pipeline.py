@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from builders import repository
+from builders import repository, torchscript
 from builders.agreement import Teacher
 from builders.artefact import Artefact, read_back
 from builders.checkpoint import Checkpoint, load_checkpoint
@@ -32,10 +32,18 @@ from builders.repository import Layout
 from builders.runtime_choice import RuntimeChoice, choose_runtime
 from builders.special_ids import IdOverrides
 from builders.staging import check_output, staged
-from builders.verification import Verification, verify
+from builders.verification import Verification, compare
 from calibration.documents import DocumentSet, Encoders, read_documents
 from kobart_runtime.errors import BuildError
-from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, TOKENIZER_FILE, ModelShape
+from kobart_runtime.model_config import (
+    DECODER_FILE,
+    ENCODER_FILE,
+    ENGINE_FILES,
+    TOKENIZER_FILE,
+    ModelShape,
+)
+from kobart_runtime.model_runner import ModelRunner
+from kobart_runtime.runners import open_runner
 from kobart_runtime.settings import GenerationSettings, Limits
 from kobart_runtime.tokenizer import Tokenizer
 
@@ -139,15 +147,22 @@ def _fill(
 ) -> BuildFacts:
     """Make everything that a build consists of below `layout.root`."""
     layout.front.mkdir(parents=True)
-    if config.precision == "fp32":
-        conversion = None
+    # TensorRT's plans are made from graphs that have been compared with PyTorch.
+    runtime = "onnxruntime" if choice.runtime == "tensorrt" else choice.runtime
+    conversion = None
+    if runtime == "torchscript":
+        _trace(layout.front, source, step)
+    elif config.precision == "fp32":
         _export(layout.front, source, step)
     else:
         with workspace(layout.root) as graphs:
             _export(graphs, source, step)
             conversion = _convert(graphs, layout.front, config.precision, source, step)
-    artefact = _read_back(layout.front, config.precision)
-    verification = _verify(layout.front, config, source, conversion, step)
+    artefact = _read_back(layout.front, runtime, config.precision)
+    with step("compare with PyTorch"):
+        runner = open_runner(layout.front, runtime, source.shape)
+        verification = _verify(runner, config, source, conversion)
+    _check_gate(verification)
     plans = None
     if choice.runtime == "tensorrt":
         plans = make_plans(layout, config, source, choice.gpu, step)
@@ -190,6 +205,16 @@ def _export(folder: Path, source: Source, step: Steps) -> None:
         export_decoder(source.checkpoint.model, folder / DECODER_FILE, source.shape.num_candidates)
 
 
+def _trace(folder: Path, source: Source, step: Steps) -> None:
+    """Write the float32 TorchScript modules."""
+    encoder, decoder = ENGINE_FILES["torchscript"]
+    with step(f"trace {encoder}"):
+        torchscript.trace_encoder(source.checkpoint.model, folder / encoder)
+    with step(f"trace {decoder}"):
+        model, num_candidates = source.checkpoint.model, source.shape.num_candidates
+        torchscript.trace_decoder(model, folder / decoder, num_candidates)
+
+
 def _convert(graphs: Path, target: Path, precision: str, source: Source, step: Steps) -> Conversion:
     """Make the engines of a lower precision from the float32 graphs."""
     documents, teacher = source.documents, source.teacher
@@ -197,7 +222,7 @@ def _convert(graphs: Path, target: Path, precision: str, source: Source, step: S
     assert teacher
     count = f"{len(documents.documents)} documents"
     if precision == "fp16":
-        with step(f"convert to float16, checked on {count}"):
+        with step("convert to float16, watching for overflows"):
             return make_half(graphs, target, source.shape, documents)
     maker = Int8Maker(graphs, source.shape, documents, teacher, source.checkpoint.trained)
     with step(f"calibrate on {count}"):
@@ -206,9 +231,10 @@ def _convert(graphs: Path, target: Path, precision: str, source: Source, step: S
         return maker.make(scales, target)
 
 
-def _read_back(folder: Path, precision: str) -> Artefact:
+def _read_back(folder: Path, runtime: str, precision: str) -> Artefact:
     """What the engines are; both must be what was asked for."""
-    artefacts = [read_back(folder / name) for name in (ENCODER_FILE, DECODER_FILE)]
+    read = torchscript.read_back if runtime == "torchscript" else read_back
+    artefacts = [read(folder / name) for name in ENGINE_FILES[runtime]]
     for artefact in artefacts:
         if artefact.precision != precision:
             raise BuildError(f"precision {precision} was asked for, built was {artefact.precision}")
@@ -216,30 +242,27 @@ def _read_back(folder: Path, precision: str) -> Artefact:
 
 
 def _verify(
-    folder: Path, config: BuildConfig, source: Source, conversion: Conversion | None, step: Steps
+    runner: ModelRunner, config: BuildConfig, source: Source, conversion: Conversion | None
 ) -> Verification:
-    """Compare the engines with PyTorch.
+    """Compare the engines with PyTorch."""
+    enforced = source.checkpoint.trained and not config.force
+    verification = compare(source.checkpoint, runner, source.tokenizer, enforced=enforced)
+    if not (conversion and source.teacher):
+        return verification
+    return verification.gated_by_agreement(
+        source.teacher.agreement_of(runner),
+        source.teacher.num_tokens,
+        AGREEMENT_GATES[config.precision],
+        conversion.agreements.get(QDQ),
+    )
+
+
+def _check_gate(verification: Verification) -> None:
+    """Let engines pass that are near enough to the checkpoint.
 
     Raises:
         BuildError: They differ by more than the gate, and nobody forced the build.
     """
-    enforced = source.checkpoint.trained and not config.force
-    with step("compare with PyTorch"):
-        verification = verify(
-            source.checkpoint, folder, source.shape, source.tokenizer, enforced=enforced
-        )
-        if conversion and source.teacher:
-            verification = verification.gated_by_agreement(
-                source.teacher.agreement(folder, source.shape),
-                source.teacher.num_tokens,
-                AGREEMENT_GATES[config.precision],
-                conversion.agreements.get(QDQ),
-            )
-    _check_gate(verification)
-    return verification
-
-
-def _check_gate(verification: Verification) -> None:
     if verification.passed:
         return
     message = f"the engines differ from the checkpoint by too much: {verification.summary}"

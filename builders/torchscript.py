@@ -36,7 +36,9 @@ def trace_encoder(model: BartForConditionalGeneration, path: Path) -> None:
     for shape in ENCODER_SHAPES:
         ids = torch.randint(model.config.vocab_size, shape, dtype=torch.int32)
         examples.append((ids, torch.ones_like(ids)))
-    _trace(EncoderWithCrossKv(model), examples, path)
+    module = EncoderWithCrossKv(model)
+    module.add_module("encoder", _bare(module.encoder))
+    write(module, examples, path)
 
 
 def trace_decoder(model: BartForConditionalGeneration, path: Path, num_candidates: int) -> None:
@@ -51,7 +53,9 @@ def trace_decoder(model: BartForConditionalGeneration, path: Path, num_candidate
         BuildError: The traced module differs from the model on another shape.
     """
     examples = [_step_example(model, *shape) for shape in DECODER_SHAPES]
-    _trace(DecodeStep(model, num_candidates), examples, path)
+    module = DecodeStep(model, num_candidates)
+    module.add_module("decoder", _bare(module.decoder))
+    write(module, examples, path)
 
 
 def read_back(path: Path) -> Artefact:
@@ -89,7 +93,25 @@ def _step_example(
     )
 
 
-def _trace(module: nn.Module, examples: Sequence[tuple[Tensor, ...]], path: Path) -> None:
+def _bare(stack: nn.Module) -> nn.Module:
+    """A plain holder of the same layers: the tracer reads every property of transformers' own."""
+    bare = nn.Module()
+    for name, child in stack.named_children():
+        bare.add_module(name, child)
+    return bare
+
+
+def write(module: nn.Module, examples: Sequence[tuple[Tensor, ...]], path: Path) -> None:
+    """Trace a module and write its TorchScript file.
+
+    Args:
+        module: Takes tensors, gives tensors.
+        examples: Its inputs in several shapes; the first is traced, all are compared.
+        path: The file to write.
+
+    Raises:
+        BuildError: The traced module differs from the original on another shape.
+    """
     first, *others = examples
     with torch.no_grad(), warnings.catch_warnings():
         # The tracer warns that it is to be replaced, and of shapes taken as constants; the check

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from builders.checkpoint import Checkpoint
-from kobart_runtime.model_config import ModelShape
 from kobart_runtime.model_runner import KvCache, ModelRunner, StepInputs, StepOutput
-from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 from kobart_runtime.tokenizer import Tokenizer
 
 LOGITS_GATE = 1e-4  # max abs error of fp32 logits
@@ -90,28 +87,16 @@ class _Request:
     candidate_ids: list[np.ndarray] = field(default_factory=list)  # int32[K]
 
 
-def verify(
-    checkpoint: Checkpoint, folder: Path, shape: ModelShape, tokenizer: Tokenizer, *, enforced: bool
+def compare(
+    checkpoint: Checkpoint, runner: ModelRunner, tokenizer: Tokenizer, *, enforced: bool
 ) -> Verification:
     """Run engines and checkpoint on the same real and random ids.
 
     Args:
         checkpoint: The oracle.
-        folder: Holds the two engine files.
-        shape: Their dimensions.
+        runner: The engines, whatever runs them.
         tokenizer: The build's own; it makes the real ids.
         enforced: Stored in the result; the caller decides what a failed gate means.
-
-    Raises:
-        EngineError: An engine cannot be loaded or run.
-    """
-    return compare(checkpoint, OnnxRuntimeRunner(folder, shape), tokenizer, enforced=enforced)
-
-
-def compare(
-    checkpoint: Checkpoint, runner: ModelRunner, tokenizer: Tokenizer, *, enforced: bool
-) -> Verification:
-    """The same for engines that are open already, whatever runs them.
 
     Raises:
         EngineError: An engine cannot be run.
