@@ -40,7 +40,12 @@ def choose_runtime(requested: str, precision: str) -> RuntimeChoice:
         if requested == "tensorrt":
             raise ConfigError(f"--runtime tensorrt: this machine lacks {lacks}")
         return RuntimeChoice(runtime="onnxruntime", reason=f"auto: this machine lacks {lacks}")
-    gpu.check(precision)
+    try:
+        gpu.check(precision)
+    except ConfigError as error:
+        if requested == "tensorrt":
+            raise
+        return RuntimeChoice(runtime="onnxruntime", reason=f"auto: {error}")
     reason = ASKED_REASON if requested == "tensorrt" else f"auto: TensorRT and {gpu.name} are here"
     return RuntimeChoice(runtime="tensorrt", reason=reason, gpu=gpu)
 

@@ -80,9 +80,14 @@ def test_a_build_that_never_ran_on_a_gpu_says_so(
         force=True,  # the weights are random: nothing is asked of their accuracy
     )
     pipeline.build(config)
-    built = json.loads((output / "manifest.json").read_text(encoding="utf-8"))["built"]
+    manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
+    built = manifest["built"]
     assert (built["runtime"], built["gpu"]) == ("tensorrt", None)
     assert built["tensorrt"]["verified_on_gpu"] is False
+    if precision != "int8":  # the plan's arithmetic is that of the graph it came from
+        on_cpu = manifest["verification"]["max_abs_error_logits"]
+        in_plan = built["tensorrt"]["verification"]["max_abs_error_logits"]
+        assert in_plan == pytest.approx(on_cpu, rel=0.2, abs=1e-4)
     plan = built["tensorrt"]["plans"]["decoder.plan"]
     assert plan["strongly_typed"] == (double != "8")
     flags = {"fp32": [], "fp16": ["fp16"], "int8": ["fp16", "int8"]}[precision]

@@ -108,6 +108,15 @@ def test_auto_takes_tensorrt_where_all_is_there(machine: Any) -> None:
     assert choose_runtime("onnxruntime", "fp16").gpu is None
 
 
+def test_a_gpu_that_cannot_is_passed_over_unless_asked_for(machine: Any) -> None:
+    machine(gpu(6, 1), [])
+    choice = choose_runtime("auto", "fp16")
+    assert choice.runtime == "onnxruntime"
+    assert "no fast fp16" in choice.reason
+    with pytest.raises(ConfigError, match="no fast fp16"):
+        choose_runtime("tensorrt", "fp16")
+
+
 @pytest.mark.parametrize(
     ("found", "missing", "lacks"),
     [
