@@ -33,3 +33,8 @@ def test_enums_and_structures_have_the_same_members(real: Any, name: str) -> Non
             assert int(getattr(theirs, member)) == value
     else:
         assert all(hasattr(theirs(), field) for field in vars(double()))
+
+
+def test_a_stream_is_a_number(real: Any) -> None:
+    """TensorRT takes a stream as the integer that its handle is."""
+    assert int(real.cudaStream_t(21504)) == 21504
