@@ -95,6 +95,7 @@ def _is_joined(text: str, index: int) -> bool:
     return (
         _extends(after)
         or before == ZERO_WIDTH_JOINER
+        or (before == "\r" and after == "\n")
         or _hangul_kind(after) in _HANGUL_JOINS.get(_hangul_kind(before), "")
         or (_is_regional_indicator(after) and _num_flag_letters(text, index) % 2 == 1)
         or (unicodedata.combining(before) == VIRAMA and unicodedata.category(after)[0] == "L")

@@ -92,7 +92,8 @@ def test_option_refusals(options: dict[str, object], message: str) -> None:
 
 def test_flags_win_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = yaml_file(tmp_path, "checkpoint: /nowhere/file\nmax-beams: 0\n")
-    assert main(["--config", str(path), "--checkpoint", "/nowhere/flag", "--max-beams", "2"]) == 1
+    flags = ["--checkpoint", "/nowhere/flag", "--max-beams", "2", "--output", str(tmp_path / "b")]
+    assert main(["--config", str(path), *flags]) == 1
     assert "error: /nowhere/flag is not a folder" in capsys.readouterr().err
 
 

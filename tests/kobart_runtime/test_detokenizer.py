@@ -161,6 +161,11 @@ def test_every_split_in_two_of_bytes(byte_fallback: Tokenizer) -> None:
         check_pieces(byte_fallback, one_by_one(ids[split:]))
 
 
+def test_a_line_end_of_two_characters_is_not_split(byte_fallback: Tokenizer) -> None:
+    check_pieces(byte_fallback, one_by_one(ids_of(byte_fallback, ["<0x0D>", "<0x0A>", "<0x41>"])))
+    assert stream(byte_fallback, [ids_of(byte_fallback, ["<0x41>", "<0x0D>"])])[0] == ""
+
+
 def test_random_ids_of_parts_of_characters(byte_level: Tokenizer) -> None:
     rng = random.Random(3)
     for _ in range(1500):

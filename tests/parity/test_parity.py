@@ -118,7 +118,11 @@ def _checkpoint(name: str, folder: Path) -> Path:
 
 
 def _cases(subject: Subject, texts: list[str]) -> list[tuple[GenerationSettings, list[np.ndarray]]]:
-    """Settings in which every value of every field occurs, each with sources of many lengths."""
+    """Settings in which every value of every field occurs, each with sources of its own.
+
+    The sources of one setting are neighbours in length: `generate()` pads a batch to its longest
+    source and copies the padded cross-attention K/V at every step of a beam search.
+    """
     rng = random.Random(subject.name)
     columns = {
         field: _shuffled_cycle(values, _NUM_SETTINGS, rng) for field, values in _CHOICES.items()
@@ -127,12 +131,13 @@ def _cases(subject: Subject, texts: list[str]) -> list[tuple[GenerationSettings,
         GenerationSettings(**dict(zip(columns, row, strict=True)))
         for row in zip(*columns.values(), strict=True)
     ]
+    sources = sorted((subject.tokenizer.encode(text).input_ids for text in texts), key=len)
+    last = len(sources) - _NUM_SOURCES
+    starts = [last * index // (_NUM_SETTINGS - 1) for index in range(_NUM_SETTINGS)]
+    rng.shuffle(starts)
     return [
-        (
-            setting,
-            [subject.tokenizer.encode(text).input_ids for text in rng.sample(texts, _NUM_SOURCES)],
-        )
-        for setting in settings
+        (setting, sources[start : start + _NUM_SOURCES])
+        for setting, start in zip(settings, starts, strict=True)
     ]
 
 
