@@ -7,7 +7,8 @@
                                                 encoder.onnx}
     NAME_decoder/...            likewise with decoder.onnx
 
-A TensorRT build has plans for the ONNX files; Triton's own backend runs those of the engine models.
+A TorchScript build has encoder.pt and decoder.pt for the ONNX files. A TensorRT build has plans;
+Triton's own backend runs those of the engine models.
 
 Every model folder is self-contained: a server that fetches one of them alone can run it. Equal
 files are hard links of one another where the disk allows.

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kobart_runtime.errors import BuildError
+from kobart_runtime.errors import BuildError, EngineError
 from kobart_runtime.model_config import ENGINE_FILES, ModelConfig, ModelShape, verify_artefacts
 from kobart_runtime.model_runner import ModelRunner
 
@@ -45,9 +47,7 @@ def open_runner(folder: Path, runtime: str, shape: ModelShape) -> ModelRunner:
 
         return TensorRtRunner(folder, shape)
     if runtime == "torchscript":
-        from kobart_runtime.torchscript_runner import TorchScriptRunner
-
-        return TorchScriptRunner(folder, shape)
+        return _torchscript().TorchScriptRunner(folder, shape)
     from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 
     return OnnxRuntimeRunner(folder, shape)
@@ -68,9 +68,17 @@ def open_engine(folder: Path, role: str, config: ModelConfig) -> Engine:
     file = engine_files(config.runtime)[("encoder", "decoder").index(role)]
     verify_artefacts(folder, config.artefacts, [file])
     if config.runtime == "torchscript":
-        from kobart_runtime.torchscript_runner import TorchScriptEngine
-
-        return TorchScriptEngine.open(folder, role, config.shape).run
+        return _torchscript().TorchScriptEngine.open(folder, role, config.shape).run
     from kobart_runtime.onnxruntime_runner import open_session, run_session
 
     return partial(run_session, open_session(folder / file))
+
+
+def _torchscript() -> Any:
+    """The module that holds PyTorch."""
+    try:
+        return import_module("kobart_runtime.torchscript_runner")
+    except ImportError as error:
+        raise EngineError(
+            f"this build needs PyTorch, which cannot be imported ({error}): pip install torch"
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from kobart_runtime.model_config import ModelConfig, ModelShape, TokenIds, Token
 from kobart_runtime.model_runner import ModelRunner, StepInputs
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 from kobart_runtime.request import Request
+from kobart_runtime.runners import open_runner
 from kobart_runtime.search import Generated
 from kobart_runtime.settings import GenerationSettings
 from kobart_runtime.torchscript_runner import (
@@ -149,6 +151,17 @@ def test_a_file_that_is_no_engine_is_refused(tmp_path: Path, content: bytes | No
         path.write_bytes(content)
     with pytest.raises(EngineError, match=rf"{path} cannot be loaded: \w+"):
         TorchScriptEngine.open(tmp_path, "encoder", SHAPE)
+
+
+def test_a_machine_without_pytorch_is_told_what_it_lacks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(open_runner(folder, "torchscript", SHAPE), TorchScriptRunner)
+    monkeypatch.delitem(sys.modules, TorchScriptRunner.__module__)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    message = r"this build needs PyTorch, .*torch.*: pip install torch"
+    with pytest.raises(EngineError, match=message):
+        open_runner(folder, "torchscript", SHAPE)
 
 
 def test_what_the_engine_refuses_is_an_engine_error(folder: Path) -> None:
