@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: the same command with --resume goes on", file=sys.stderr)
+        print("interrupted: if the training had begun, add --resume to go on", file=sys.stderr)
         return 130
     return 0
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from builders.checkpoint import Checkpoint, load_checkpoint
 from builders.checkpoint_files import CheckpointFiles, find_files
@@ -192,6 +195,12 @@ def _write(inputs: Inputs, folder: Path, measured: dict[str, Any], training: Tra
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
         },
-        "machine": platform.machine(),
+        "machine": _machine(),
     }
     write_json(folder / REPORT_FILE, report)
+
+
+def _machine() -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    cores = len(os.sched_getaffinity(0))
+    return {"architecture": platform.machine(), "cores": cores, "gpu": gpu}

@@ -138,5 +138,5 @@ def _check_finite(model: BartForConditionalGeneration, config: FinetuneConfig) -
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise ConfigError(
             f"the training diverged: weights are no longer finite at learning_rate "
-            f"{config.learning_rate}; start anew with a lower one"
+            f"{config.learning_rate}; start anew with a lower one and --force"
         )

@@ -23,6 +23,8 @@ from kobart_runtime.errors import BuildError, ConfigError
 from training.evaluate_mini import rouge_l_means
 from training.finetune import main
 from training.finetune_config import FinetuneConfig
+from training.finetune_examples import Collator, ExampleEncoder
+from training.finetune_pairs import read_pairs
 from training.finetune_pipeline import finetune
 from training.finetune_trainer import GroupedTrainer
 
@@ -258,6 +260,37 @@ def test_structured_pruning_trains_and_builds(settings: Settings, tmp_path: Path
     )
     manifest = json.loads((built / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["verification"]["max_abs_error_logits"] < 1e-4
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_batches_have_the_ids_of_the_checkpoint(family: str, tmp_path: Path) -> None:
+    loaded = load_checkpoint(str(write_checkpoint(tmp_path / "source", family)), IdOverrides())
+    batch = Collator(loaded)([([20, 21], [30, 1]), ([22], [31, 32, 1])])
+    start = FAMILIES[family]["decoder_start_token_id"]
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "input_ids": [[20, 21], [22, 3]],
+        "attention_mask": [[1, 1], [1, 0]],
+        "decoder_input_ids": [[start, 30, 3], [start, 31, 32]],
+        "labels": [[30, 1, -100], [31, 32, 1]],
+    }
+
+
+def test_labels_are_the_summary_and_eos_cut_to_the_limit(
+    checkpoint: Path, pairs: Path, settings: Settings
+) -> None:
+    loaded = load_checkpoint(str(checkpoint), IdOverrides())
+    limits = {**settings, "max_source_length": 4, "max_target_length": 3}
+    encoder = ExampleEncoder(loaded, FinetuneConfig(**limits, output="unused"))
+    examples = encoder.encode(read_pairs(pairs))
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    read = read_pairs(pairs).pairs
+    sources = [tokenizer.encode(pair.dialogue).ids for pair in read]
+    summaries = [tokenizer.encode(pair.summary).ids for pair in read]
+    assert examples.rows == [
+        (source[:4], [*summary[:2], 1]) for source, summary in zip(sources, summaries, strict=True)
+    ]
+    assert examples.num_truncated_sources == sum(len(ids) > 4 for ids in sources) > 0
+    assert examples.num_truncated_summaries == sum(len(ids) > 2 for ids in summaries) > 0
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
