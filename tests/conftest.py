@@ -14,13 +14,15 @@ SHARED = REPOSITORY.parent / "shared"  # real data that may not be redistributed
 
 @pytest.fixture(scope="session")
 def mini_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A build of assets/kobart-mini, as `kobart-build` makes it without flags."""
+    """A build of assets/kobart-mini, as `kobart-build` makes it on a machine without a GPU."""
     # Imported here: torch and transformers take seconds that most tests do not need.
     from builders.config import BuildConfig
     from builders.pipeline import build
 
     output = tmp_path_factory.mktemp("build") / "kobart-fp32"
-    return build(BuildConfig(checkpoint=str(MINI_CHECKPOINT), output=str(output)))
+    return build(
+        BuildConfig(checkpoint=str(MINI_CHECKPOINT), runtime="onnxruntime", output=str(output))
+    )
 
 
 @pytest.fixture(scope="session")
