@@ -38,6 +38,8 @@ def write_checkpoint(
         dev_pairs: Become dev.jsonl, where a build looks for documents.
     """
     model.save_pretrained(folder)
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # safetensors lets the owner alone read
     _write_configs(folder, model, source)
     for name in TOKENIZER_FILES:
         if (source.folder / name).is_file():

@@ -185,6 +185,7 @@ def test_weights_are_saved_without_masks_and_tied_once(sparse: Path) -> None:
     names = set(load_file(sparse / "model.safetensors"))
     assert not [name for name in names if name.endswith(("_orig", "_mask"))]
     assert "lm_head.weight" not in names
+    assert (sparse / "model.safetensors").stat().st_mode & 0o777 == 0o644
     model = load(sparse)
     assert model.lm_head.weight is model.model.shared.weight
 
