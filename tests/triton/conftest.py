@@ -13,6 +13,7 @@ from builders.pipeline import build
 from client import KobartClient, RetryPolicy
 from server.supervisor import TritonServer, free_ports
 from tests.conftest import MINI_CHECKPOINT
+from tests.parity.checkpoints import SeededCheckpoint
 from tests.server.served import Served
 from tests.triton.oracle import Oracle
 
@@ -54,10 +55,24 @@ def client(triton: TritonServer) -> Iterator[KobartClient]:
 
 @pytest.fixture(scope="session")
 def narrow_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another name, one slot, two places in the queue, and summaries that take seconds."""
+    """Another name, one slot, two places in the queue, and summaries that take long.
+
+    kobart-mini says 1000 tokens in two seconds; a decoder of 40 layers leaves time to cancel.
+    """
+    folder = tmp_path_factory.mktemp("narrow-build")
+    checkpoint = SeededCheckpoint(
+        seed=1,
+        vocab_size=4000,
+        encoder_layers=1,
+        decoder_layers=40,
+        decoder_start=1,
+        forced_eos=1,
+        init_std=0.1,
+    )
     config = BuildConfig(
-        checkpoint=str(MINI_CHECKPOINT),
-        output=str(tmp_path_factory.mktemp("build") / "narrow"),
+        checkpoint=str(checkpoint.save(folder / "deep", MINI_CHECKPOINT / "tokenizer.json")),
+        runtime="onnxruntime",
+        output=str(folder / "narrow"),
         model_name="narrow",
         max_batch_size=1,
         max_queue_size=2,
