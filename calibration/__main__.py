@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -36,13 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _calibrate(build: Path, data: Path, output: Path, method: str) -> None:
     if not output.absolute().parent.is_dir():
         raise ConfigError(f"the folder of --output {output} does not exist: create it first")
-    folder = _front_folder(build)
-    config = ModelConfig.from_manifest(folder / MANIFEST_NAME)
+    config = _read_config(build)
     if (config.runtime, config.precision) != ("onnxruntime", "fp32"):
         raise BuildError(
             f"{build} is {config.precision} for {config.runtime}: calibrate an fp32 build for "
             "onnxruntime"
         )
+    folder = build / config.name / "1"  # of the front model, which holds both engines
     encoders = Encoders.from_tokenizer(
         folder / TOKENIZER_FILE,
         config.tokenizer,
@@ -56,15 +55,11 @@ def _calibrate(build: Path, data: Path, output: Path, method: str) -> None:
     print(f"{len(documents.documents)} documents -> {output}")
 
 
-def _front_folder(build: Path) -> Path:
-    """The version folder of a build's front model, which holds both engines."""
+def _read_config(build: Path) -> ModelConfig:
     try:
-        name = json.loads((build / MANIFEST_NAME).read_text(encoding="utf-8"))["name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BuildError(
-            f"{build} is not a build ({error!r}): give kobart-build's OUTPUT"
-        ) from error
-    return build / str(name) / "1"
+        return ModelConfig.from_manifest(build / MANIFEST_NAME)
+    except BuildError as error:
+        raise BuildError(f"{build} is not a build ({error}): give kobart-build's OUTPUT") from error
 
 
 def _parser() -> argparse.ArgumentParser:
