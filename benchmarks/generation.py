@@ -78,7 +78,7 @@ def measure(systems: Sequence[System], case: Case, repeats: int) -> list[Measure
     """Time all systems on one case, in turns, after one run of each that is not counted."""
     rng = np.random.default_rng(0)
     shape = (case.num_sources, case.source_len)
-    sources = rng.integers(_FIRST_TEXT_ID, 5000, shape, dtype=np.int32)
+    sources = list(rng.integers(_FIRST_TEXT_ID, 5000, shape, dtype=np.int32))
     outputs = [system.generate(sources, case.settings) for system in systems]
     seconds: list[list[float]] = [[] for _ in systems]
     for _ in range(repeats):
