@@ -6,6 +6,7 @@ import os
 import queue
 import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -17,11 +18,12 @@ from builders.checkpoint import Checkpoint
 from kobart_runtime.errors import ConfigError, KobartError
 from kobart_runtime.generation_loop import GenerationLoop
 from kobart_runtime.metrics import Metrics
-from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
-from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
+from kobart_runtime.model_config import MANIFEST_NAME, TOKENIZER_FILE, ModelConfig
 from kobart_runtime.request import Request
+from kobart_runtime.runners import open_runner
 from kobart_runtime.search import Generated
 from kobart_runtime.settings import GenerationSettings
+from kobart_runtime.tokenizer import Tokenizer
 
 
 class System(Protocol):
@@ -155,11 +157,11 @@ class OurRuntime:
     """The generation loop of a build, in this process; all requests are submitted at once."""
 
     def __init__(self, build: Path) -> None:
-        config = ModelConfig.from_manifest(build / MANIFEST_NAME)
-        folder = build / config.name / "1"
+        self.config = config = ModelConfig.from_manifest(build / MANIFEST_NAME)
+        self._folder = build / config.name / "1"
         self.name = f"kobart-triton {config.precision}"
-        runner = OnnxRuntimeRunner(folder, config.shape)
-        self._loop = GenerationLoop(runner, config, Metrics())
+        self.runner = open_runner(self._folder, config.runtime, config.shape)
+        self._loop = GenerationLoop(self.runner, config, Metrics())
 
     def generate(
         self, sources: Sequence[np.ndarray], settings: GenerationSettings
@@ -180,6 +182,27 @@ class OurRuntime:
         for (source, settings), listener in zip(calls, listeners, strict=True):
             self._loop.submit(Request(source, settings, listener))
         return [listener.wait().ids for listener in listeners]
+
+    def generate_texts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Generated ids with the build's own settings; all texts are in flight together."""
+        sources = [self.tokenizer.encode(text).input_ids for text in texts]
+        return self.generate_each([(source, self.config.defaults) for source in sources])
+
+    def summarize(self, texts: Sequence[str]) -> list[str]:
+        """Summaries as the build's service would give them, in order."""
+        return [self.tokenizer.decode(ids) for ids in self.generate_texts(texts)]
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The build's."""
+        config = self.config
+        return Tokenizer(
+            self._folder / TOKENIZER_FILE,
+            config.tokenizer,
+            config.ids,
+            max_source_length=config.limits.max_source_length,
+            vocab_size=config.shape.vocab_size,
+        )
 
     def close(self) -> None:
         """Stop the loop's thread."""

@@ -1,0 +1,186 @@
+"""The accuracy tables and plots, from the measurements that are kept beside the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy_cells import BUILDS, EPOCHS, LAYERS, METHODS, Cell
+from benchmarks.pages import fill_pages, markdown_table
+from benchmarks.results import read_json
+from builders.paths import CHECKOUT
+
+MEASUREMENTS = CHECKOUT / "docs" / "measurements" / "accuracy.json"
+IMAGES = CHECKOUT / "docs" / "images"
+PAGES = tuple(
+    CHECKOUT / "docs" / name for name in ("accuracy.md", "optimization.md", "optimization.ko.md")
+)
+BUILD_HEADERS = {
+    "en": (
+        "build",
+        "ROUGE-L",
+        "of fp32",
+        "tokens as PyTorch fp32",
+        "engines, MiB",
+        "parameters, M",
+        "build, s",
+        "tokens/s",
+    ),
+    "ko": (
+        "빌드",
+        "ROUGE-L",
+        "fp32 대비",
+        "PyTorch fp32와 같은 토큰",
+        "엔진, MiB",
+        "파라미터, 백만",
+        "빌드, 초",
+        "토큰/초",
+    ),
+}
+EPOCH_HEADERS = {
+    "en": ("pruned", "without fine-tuning", "1 epoch", "2 epochs", "3 epochs"),
+    "ko": ("가지치기", "미세 조정 없음", "1 에폭", "2 에폭", "3 에폭"),
+}
+COLORS = {"magnitude": "#4c72b0", "global": "#dd8452", "structured": "#55a868"}
+
+Row = Mapping[str, Any]
+
+
+def write_pages() -> None:
+    """Write the plots, and the tables of all pages, from the kept measurements."""
+    report = read_json(MEASUREMENTS)
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    plot_sparsity(report["cells"], IMAGES / "accuracy-sparsity.svg")
+    plot_builds(report["cells"], report["tokens_per_s"], IMAGES / "accuracy-builds.svg")
+    fill_pages([page for page in PAGES if page.is_file()], tables(report))
+
+
+def tables(report: Row) -> dict[str, Callable[[], str]]:
+    """All tables that a page may ask for by name."""
+    found: dict[str, Callable[[], str]] = {"accuracy-machine": partial(_machine, report["machine"])}
+    for language in BUILD_HEADERS:
+        suffix = "" if language == "en" else f"-{language}"
+        found[f"accuracy-builds{suffix}"] = partial(_builds, report, language)
+        found[f"accuracy-sparsity{suffix}"] = partial(_sparsity, report["cells"], language)
+    return found
+
+
+def cells_by_name(rows: Iterable[Row]) -> dict[str, Row]:
+    """Rows by the name of their cell."""
+    fields = Cell.__dataclass_fields__
+    return {Cell(**{name: row[name] for name in fields}).name: row for row in rows}
+
+
+def label(cell: Cell) -> str:
+    """What a build is, for people."""
+    runtime = "" if cell.runtime == "onnxruntime" else f", {cell.runtime}"
+    pruned = f" + {cell.prune}" if cell.prune else ""
+    tuned = f", {cell.epochs} epoch{'s' * (cell.epochs > 1)}" if cell.epochs else ""
+    return f"{cell.precision}{pruned}{tuned}{runtime}"
+
+
+def _builds(report: Row, language: str) -> str:
+    known, speeds = cells_by_name(report["cells"]), report["tokens_per_s"]
+    base = known[Cell().name]["rouge_l_characters"]
+    pytorch = report["pytorch"]
+    first = (
+        "PyTorch `generate()` fp32",
+        f"{pytorch['rouge_l_characters']:.4f}",
+        f"{pytorch['rouge_l_characters'] / base:.1%}",
+        "",
+        "",
+        f"{pytorch['parameters'] / 1e6:.2f}",
+        "",
+        f"{speeds['pytorch']:.0f}",
+    )
+    rows = [
+        (
+            label(cell),
+            f"{row['rouge_l_characters']:.4f}",
+            f"{row['rouge_l_characters'] / base:.1%}",
+            f"{row['agreement']:.2%}",
+            f"{row['engine_bytes'] / 2**20:.1f}",
+            f"{row['parameters'] / 1e6:.2f}",
+            f"{row['build_seconds']:.0f}",
+            f"{speeds[cell.name]:.0f}",
+        )
+        for cell in BUILDS
+        if (row := known[cell.name])
+    ]
+    return markdown_table(BUILD_HEADERS[language], [first, *rows])
+
+
+def _sparsity(cells: Iterable[Row], language: str) -> str:
+    known = cells_by_name(cells)
+    steps = [f"{method}={share}" for method in METHODS for share in EPOCHS]
+    rows = []
+    for step in (*steps, LAYERS):
+        scores = [known.get(Cell(prune=step, epochs=epochs).name) for epochs in range(4)]
+        rows.append((f"`{step}`", *(_scores(row) for row in scores)))
+    return markdown_table(EPOCH_HEADERS[language], rows)
+
+
+def _scores(row: Row | None) -> str:
+    return "" if row is None else f"{row['rouge_l_characters']:.4f}"
+
+
+def _machine(machine: Row) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"{machine['date']}, commit {machine['commit']}; {machine['cores']} cores of "
+        f"{machine['cpu']} ({' '.join(machine['cpu_flags'])}); Python {machine['python']}, "
+        f"{versions}."
+    )
+
+
+def plot_sparsity(cells: Iterable[Row], path: Path) -> None:
+    """ROUGE-L against the share pruned, one panel a method, one line for each fine-tuning."""
+    known = cells_by_name(cells)
+    figure, panels = _figure(len(METHODS), width=9.6)
+    whole = known[Cell().name]["rouge_l_characters"]
+    for panel, method in zip(panels, METHODS, strict=True):
+        for epochs in range(4):
+            points = [(0.0, whole)] if epochs == 0 else []
+            for share in EPOCHS:
+                row = known.get(Cell(prune=f"{method}={share}", epochs=epochs).name)
+                points += [(100 * share, row["rouge_l_characters"])] if row else []
+            text = "no fine-tuning" if epochs == 0 else f"{epochs} epoch{'s' * (epochs > 1)}"
+            panel.plot(*zip(*points, strict=True), marker="o", markersize=4, label=text)
+        panel.set_title(method, fontsize=10)
+        panel.set_xlabel("pruned, %")
+    panels[0].set_ylabel("ROUGE-L, characters")
+    panels[0].legend(fontsize=8, frameon=False)
+    _save(figure, path)
+
+
+def plot_builds(cells: Iterable[Row], speeds: Mapping[str, float], path: Path) -> None:
+    """ROUGE-L against speed, one dot a build."""
+    known = cells_by_name(cells)
+    figure, (panel,) = _figure(1, width=7.2)
+    for cell in BUILDS:
+        point = (speeds[cell.name], known[cell.name]["rouge_l_characters"])
+        panel.scatter(*point, s=24, color="#4c72b0")
+        panel.annotate(label(cell), point, fontsize=7, xytext=(4, 3), textcoords="offset points")
+    panel.set_xlabel("tokens/s")
+    panel.set_ylabel("ROUGE-L, characters")
+    panel.margins(x=0.25, y=0.15)
+    _save(figure, path)
+
+
+def _figure(num_panels: int, width: float) -> tuple[Any, Any]:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.hashsalt"] = "kobart-triton"  # the same file for the same figures
+    figure = Figure(figsize=(width, 3.4), layout="constrained")
+    panels = figure.subplots(1, num_panels, sharey=True, squeeze=False)[0]
+    for panel in panels:
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure, panels
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None})
