@@ -32,8 +32,10 @@ BATCH_SIZE = 8
 
 METHODS = ("magnitude", "global", "structured")
 # Share to prune -> epochs of fine-tuning: the more is gone, the longer it takes to recover.
-EPOCHS = {0.2: (0, 1), 0.3: (0, 1), 0.4: (0, 1), 0.5: (0, 1, 2), 0.6: (0, 1, 2, 3)}
+# Beyond 60 % the unpruned score is out of reach; 80 % shows how a model breaks.
+EPOCHS = {0.2: 1, 0.3: 1, 0.4: 1, 0.5: 2, 0.6: 3, 0.8: 0}
 LAYERS = "layers=encoder:3,decoder:2"
+LAYERS_EPOCHS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +65,15 @@ BUILDS = (
     Cell(prune="structured=0.2", epochs=1, precision="int8"),
     Cell(prune="global=0.4", epochs=1),
     Cell(prune="global=0.4", epochs=1, precision="int8"),
-    Cell(prune=LAYERS, epochs=3),
-    Cell(prune=LAYERS, epochs=3, precision="int8"),
+    Cell(prune=LAYERS),
+    Cell(prune=LAYERS, epochs=LAYERS_EPOCHS),
+    Cell(prune=LAYERS, epochs=LAYERS_EPOCHS, precision="int8"),
 )
 SPARSITY = tuple(
     Cell(prune=f"{method}={share}", epochs=num_epochs)
     for method in METHODS
     for share, epochs in EPOCHS.items()
-    for num_epochs in epochs
+    for num_epochs in sorted({0, epochs})
 )
 CELLS = tuple(dict.fromkeys((*BUILDS, *SPARSITY)))
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy_cells import BUILDS, EPOCHS, LAYERS, METHODS, Cell
+from benchmarks.accuracy_cells import BUILDS, EPOCHS, LAYERS, LAYERS_EPOCHS, METHODS, Cell
 from benchmarks.pages import fill_pages, markdown_table
 from benchmarks.results import read_json
 from builders.paths import CHECKOUT
@@ -39,11 +39,19 @@ BUILD_HEADERS = {
         "토큰/초",
     ),
 }
-EPOCH_HEADERS = {
-    "en": ("pruned", "without fine-tuning", "1 epoch", "2 epochs", "3 epochs"),
-    "ko": ("가지치기", "미세 조정 없음", "1 에폭", "2 에폭", "3 에폭"),
+SPARSITY_HEADERS = {
+    "en": ("pruned", "zeros or gone", "ROUGE-L", "of fp32", "fine-tuned", "ROUGE-L", "of fp32"),
+    "ko": (
+        "가지치기",
+        "0이거나 제거됨",
+        "ROUGE-L",
+        "fp32 대비",
+        "미세 조정",
+        "ROUGE-L",
+        "fp32 대비",
+    ),
 }
-COLORS = {"magnitude": "#4c72b0", "global": "#dd8452", "structured": "#55a868"}
+EPOCH_WORDS = {"en": ("epoch", "epochs"), "ko": ("에폭", "에폭")}
 
 Row = Mapping[str, Any]
 
@@ -114,16 +122,24 @@ def _builds(report: Row, language: str) -> str:
 
 def _sparsity(cells: Iterable[Row], language: str) -> str:
     known = cells_by_name(cells)
-    steps = [f"{method}={share}" for method in METHODS for share in EPOCHS]
+    whole = known[Cell().name]["rouge_l_characters"]
+    steps = {f"{method}={share}": epochs for method in METHODS for share, epochs in EPOCHS.items()}
     rows = []
-    for step in (*steps, LAYERS):
-        scores = [known.get(Cell(prune=step, epochs=epochs).name) for epochs in range(4)]
-        rows.append((f"`{step}`", *(_scores(row) for row in scores)))
-    return markdown_table(EPOCH_HEADERS[language], rows)
+    for step, epochs in {**steps, LAYERS: LAYERS_EPOCHS}.items():
+        pruned = known[Cell(prune=step).name]
+        tuned = known[Cell(prune=step, epochs=epochs).name] if epochs else None
+        text = f"{epochs} {EPOCH_WORDS[language][epochs > 1]}" if epochs else ""
+        sparsity = f"{pruned['target_sparsity']:.0%}"
+        rows.append((f"`{step}`", sparsity, *_kept(pruned, whole), text, *_kept(tuned, whole)))
+    return markdown_table(SPARSITY_HEADERS[language], rows)
 
 
-def _scores(row: Row | None) -> str:
-    return "" if row is None else f"{row['rouge_l_characters']:.4f}"
+def _kept(row: Row | None, whole: float) -> tuple[str, str]:
+    """ROUGE-L, and what share of the whole model's it is."""
+    if row is None:
+        return "", ""
+    score = row["rouge_l_characters"]
+    return f"{score:.4f}", f"{score / whole:.1%}"
 
 
 def _machine(machine: Row) -> str:
@@ -141,12 +157,12 @@ def plot_sparsity(cells: Iterable[Row], path: Path) -> None:
     figure, panels = _figure(len(METHODS), width=9.6)
     whole = known[Cell().name]["rouge_l_characters"]
     for panel, method in zip(panels, METHODS, strict=True):
-        for epochs in range(4):
-            points = [(0.0, whole)] if epochs == 0 else []
-            for share in EPOCHS:
-                row = known.get(Cell(prune=f"{method}={share}", epochs=epochs).name)
-                points += [(100 * share, row["rouge_l_characters"])] if row else []
-            text = "no fine-tuning" if epochs == 0 else f"{epochs} epoch{'s' * (epochs > 1)}"
+        for text, tuned in (("as pruned", False), ("fine-tuned, 1 to 3 epochs", True)):
+            points = [(0.0, whole)]
+            for share, epochs in EPOCHS.items():
+                if epochs or not tuned:
+                    cell = Cell(prune=f"{method}={share}", epochs=epochs if tuned else 0)
+                    points.append((100 * share, known[cell.name]["rouge_l_characters"]))
             panel.plot(*zip(*points, strict=True), marker="o", markersize=4, label=text)
         panel.set_title(method, fontsize=10)
         panel.set_xlabel("pruned, %")
