@@ -15,8 +15,8 @@ from kobart_runtime.errors import KobartError
 from kobart_runtime.generation_loop import GenerationLoop
 from kobart_runtime.metrics import Metrics
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
-from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 from kobart_runtime.request import Request
+from kobart_runtime.runners import open_runner
 from kobart_runtime.search import Generated
 from kobart_runtime.settings import GenerationSettings
 
@@ -40,13 +40,14 @@ class TorchGenerate:
 
     name = "PyTorch generate fp32"
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._model: Any = checkpoint.model
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+        self._model: Any = checkpoint.model.to(device)  # type: ignore[arg-type]
+        self._device = device
         self._ids = checkpoint.ids
 
     def generate(self, sources: np.ndarray, settings: GenerationSettings) -> list[list[int]]:
         """See `System`."""
-        input_ids = torch.from_numpy(sources).long()
+        input_ids = torch.from_numpy(sources).long().to(self._device)
         beam_settings = {
             "early_stopping": settings.early_stopping,
             "length_penalty": settings.length_penalty,
@@ -73,11 +74,11 @@ class TorchGenerate:
 class OurRuntime:
     """The generation loop of a build, in this process; all requests are submitted at once."""
 
-    def __init__(self, build: Path) -> None:
+    def __init__(self, build: Path, name: str | None = None) -> None:
         config = ModelConfig.from_manifest(build / MANIFEST_NAME)
         folder = build / config.name / "1"
-        self.name = f"kobart-triton {config.precision}"
-        runner = OnnxRuntimeRunner(folder, config.shape)
+        self.name = name or f"kobart-triton {config.precision}"
+        runner = open_runner(folder, config.runtime, config.shape)
         self._loop = GenerationLoop(runner, config, Metrics())
 
     def generate(self, sources: np.ndarray, settings: GenerationSettings) -> list[list[int]]:
