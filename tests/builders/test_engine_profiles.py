@@ -116,7 +116,10 @@ def test_every_bucket_has_one_profile_whatever_the_limits(
     source = data.draw(st.integers(1, limits.max_source_length))
     rows = data.draw(st.integers(1, max(1, min(limits.max_batch_size, TOKENS_WHEN_IDLE // source))))
     sizes = (rows, source)
-    encoded = {bindings.INPUT_IDS: sizes, bindings.ATTENTION_MASK: sizes}
+    encoded: dict[str, tuple[int, ...]] = {
+        bindings.INPUT_IDS: sizes,
+        bindings.ATTENTION_MASK: sizes,
+    }
     assert len(accepting(encoder_profiles(limits), encoded)) == 1
     requests = data.draw(st.integers(1, limits.max_batch_size))
     padded = min(1 << (requests - 1).bit_length(), limits.max_batch_size)
