@@ -42,8 +42,8 @@ _BUILDER_FLAGS: dict[str, dict[str, bool]] = {
     "int8": {"fp16": True, "int8": True},  # its lookup tables are float16
 }
 # The inspector's words for types differ between versions.
-_DATA_TYPE = re.compile(r"FP32|FP16|INT8|INT32|BOOL|HALF|FLOAT", re.IGNORECASE)
-_SAME_TYPE = {"half": "fp16", "float": "fp32"}
+_DATA_TYPE = re.compile(r"FP32|FP16|BF16|INT8|INT32|INT64|BOOL|HALF|FLOAT16|FLOAT", re.IGNORECASE)
+_SAME_TYPE = {"half": "fp16", "float16": "fp16", "float": "fp32"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +134,7 @@ def build_plan(
     layers = _inspect(plan_path)
     plan_path.with_suffix(".layers.json").write_text(layers, encoding="utf-8")
     return PlanFacts(
+        asked=options.precision,
         tensorrt=trt.__version__,
         strongly_typed=typed,
         builder_flags=tuple(flags),

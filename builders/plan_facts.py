@@ -25,6 +25,7 @@ class CalibrationFacts:
 class PlanFacts:
     """One plan, as it was built."""
 
+    asked: str  # precision
     tensorrt: str  # version
     strongly_typed: bool  # types from the graph; else from the builder flags
     builder_flags: tuple[str, ...]
@@ -35,5 +36,9 @@ class PlanFacts:
 
     @property
     def precision(self) -> str | None:
-        """The lowest type that a layer gives, as inspected; None where TensorRT tells none."""
-        return next((kind for kind in LOWEST_FIRST if self.layer_outputs.get(kind)), None)
+        """What was asked for if some layer gives it, else the lowest that one gives.
+
+        None where the inspector tells no types. Layers of other types are always among them.
+        """
+        wanted = (self.asked, *LOWEST_FIRST)
+        return next((kind for kind in wanted if self.layer_outputs.get(kind)), None)

@@ -100,7 +100,7 @@ def make_plans(
                 names, graphs, profiles, calibrations, strict=True
             )
         }
-    _check_precision(facts, config.precision)
+    check_precision(facts, config.precision)
     for graph in GRAPH_FILES:
         (layout.front / graph).unlink()
     with step("compare the plans with PyTorch"):
@@ -144,7 +144,7 @@ def _calibrations(
     return plan_calibrations(layout.front, source.shape, source.documents, caches)
 
 
-def _check_precision(facts: dict[str, PlanFacts], asked: str) -> None:
+def check_precision(facts: dict[str, PlanFacts], asked: str) -> None:
     """A plan must compute in what was asked for.
 
     Raises:
