@@ -47,8 +47,9 @@ class TorchGenerate:
 
     name = "PyTorch generate fp32"
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._model: Any = checkpoint.model
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+        self._model: Any = checkpoint.model.to(device)  # type: ignore[arg-type]
+        self._device = device
         self._ids = checkpoint.ids
 
     def generate(
@@ -85,8 +86,8 @@ class TorchGenerate:
         masks = [torch.ones_like(row) for row in rows]
         pad = torch.nn.utils.rnn.pad_sequence
         return (
-            pad(rows, batch_first=True, padding_value=float(self._ids.pad)),
-            pad(masks, batch_first=True),
+            pad(rows, batch_first=True, padding_value=float(self._ids.pad)).to(self._device),
+            pad(masks, batch_first=True).to(self._device),
         )
 
     def _cut(self, ids: list[int]) -> list[int]:
@@ -156,10 +157,10 @@ class CTranslate2Generate:
 class OurRuntime:
     """The generation loop of a build, in this process; all requests are submitted at once."""
 
-    def __init__(self, build: Path) -> None:
+    def __init__(self, build: Path, name: str | None = None) -> None:
         self.config = config = ModelConfig.from_manifest(build / MANIFEST_NAME)
         self._folder = build / config.name / "1"
-        self.name = f"kobart-triton {config.precision}"
+        self.name = name or f"kobart-triton {config.precision}"
         self.runner = open_runner(self._folder, config.runtime, config.shape)
         self._loop = GenerationLoop(self.runner, config, Metrics())
 

@@ -50,6 +50,16 @@ class BuildFacts:
     pruning: Pruning | None = None  # None: built as the checkpoint is
     plans: Plans | None = None  # None: no TensorRT
 
+    @property
+    def int8_by(self) -> str | None:
+        """What of TensorRT made int8 plans of the float32 graphs, if anything did."""
+        return self.plans.int8_by if self.plans else None
+
+    @property
+    def precision(self) -> str:
+        """Really built."""
+        return "int8" if self.int8_by else self.artefact.precision
+
 
 def write_manifest(folder: Path, facts: BuildFacts, artefacts: Sequence[Path]) -> None:
     """Write `manifest.json` into a build's root."""
@@ -66,9 +76,9 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         "name": config.model_name,
         "requested": {"precision": config.precision, "runtime": config.runtime},
         "built": {
-            "precision": facts.artefact.precision,
-            "precision_share": facts.artefact.precision_share,
-            "quantization": facts.artefact.quantization,
+            "precision": facts.precision,
+            "precision_share": None if facts.int8_by else facts.artefact.precision_share,
+            "quantization": facts.int8_by or facts.artefact.quantization,
             "runtime": facts.runtime,
             "reason": facts.reason,
             "opset": facts.artefact.opset,

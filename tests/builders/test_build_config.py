@@ -20,7 +20,7 @@ FLAGS = {
     "--forced-eos-token-id", "--add-bos", "--no-add-bos", "--add-eos", "--no-add-eos",
     "--newline", "--calibration-data", "--prune", "--prune-layers", "--help", "-h",
     "--workspace-mib", "--optimization-level", "--version-compatible", "--no-version-compatible",
-    "--hardware-compatible", "--no-hardware-compatible",
+    "--hardware-compatible", "--no-hardware-compatible", "--int8-calibrator",
 }  # fmt: skip
 
 

@@ -8,12 +8,14 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
+from tests.tensorrt_double.calibrating import calibrate
+from tests.tensorrt_double.cuda_runtime import CudaRuntimeDouble
 from tests.tensorrt_double.operators import unsupported
 from tests.tensorrt_double.plan import Plan, Shape, graph_tensors, load_graph
 from tests.tensorrt_double.violation import require
 
 
-def building_classes(trt: Any, major: str) -> list[type]:
+def building_classes(trt: Any, major: str, cuda: CudaRuntimeDouble) -> list[type]:
     """Doubles of the builder's classes over one module `trt`, whose enums they use."""
 
     class ILogger:
@@ -172,6 +174,9 @@ def building_classes(trt: Any, major: str) -> list[type]:
             self._pools: dict[Any, int] = {}
             self._profiles: list[Any] = []
             self._cache: Any = None
+            self._calibrator: Any = None
+            self._calibration_profile: Any = None
+            self._tactic_sources = sum(1 << int(source) for source in trt.TacticSource)
             self.builder_optimization_level = 3
             self.hardware_compatibility_level = trt.HardwareCompatibilityLevel.NONE
             self.profiling_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
@@ -204,6 +209,31 @@ def building_classes(trt: Any, major: str) -> list[type]:
             require(isinstance(profile, trt.IOptimizationProfile), f"{profile!r} is no profile")
             self._profiles.append(profile)
             return len(self._profiles) - 1
+
+        @property
+        def int8_calibrator(self) -> Any:
+            return self._calibrator
+
+        @int8_calibrator.setter
+        def int8_calibrator(self, calibrator: Any) -> None:
+            self._calibrator = calibrator
+
+        def set_calibration_profile(self, profile: Any) -> bool:
+            require(isinstance(profile, trt.IOptimizationProfile), f"{profile!r} is no profile")
+            self._calibration_profile = profile
+            return True
+
+        def get_calibration_profile(self) -> Any:
+            return self._calibration_profile
+
+        def set_tactic_sources(self, tactic_sources: int) -> bool:
+            known = sum(1 << int(source) for source in trt.TacticSource)
+            require(tactic_sources & ~known == 0, f"tactic sources {tactic_sources:b}")
+            self._tactic_sources = tactic_sources
+            return True
+
+        def get_tactic_sources(self) -> int:
+            return self._tactic_sources
 
         def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
             return trt.ITimingCache(bytes(serialized_timing_cache))
@@ -245,6 +275,10 @@ def building_classes(trt: Any, major: str) -> list[type]:
             _check_types(trt, network, config)
             profiles = [profile._shapes for profile in config._profiles]
             _check_profiles(network, profiles)
+            cache = b""
+            if getattr(config, "int8_calibrator", None) is not None:
+                _check_profiles(network, [config._calibration_profile._shapes])
+                cache = calibrate(trt, cuda, network, config)
             plan = Plan(
                 version=trt.__version__,
                 version_compatible=config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE),
@@ -257,6 +291,10 @@ def building_classes(trt: Any, major: str) -> list[type]:
                     "hardware": config.hardware_compatibility_level.name,
                     "verbosity": config.profiling_verbosity.name,
                     "strongly_typed": network._has_flag("STRONGLY_TYPED"),
+                    "tactic_sources": [
+                        s.name for s in trt.TacticSource if config._tactic_sources & 1 << int(s)
+                    ],
+                    "calibration": cache,
                 },
             )
             return trt.IHostMemory(plan.serialize())
