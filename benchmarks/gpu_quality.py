@@ -3,59 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.systems import OurRuntime, TorchGenerate
-from kobart_runtime.model_config import MANIFEST_NAME, TOKENIZER_FILE, ModelConfig
-from kobart_runtime.settings import GenerationSettings
-from kobart_runtime.tokenizer import Tokenizer
+from benchmarks.systems import OurRuntime, TorchGenerate, build_tokenizer
+from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
 from training.evaluate_mini import rouge_l_means
 
-# Source ids of each document, and how to summarise them -> generated ids of each.
-Summarize = Callable[[Sequence[np.ndarray], GenerationSettings], Sequence[Sequence[int]]]
+Document = dict[str, str]
 
 
-def build_rouge(build: Path, documents: Sequence[dict[str, str]]) -> float:
+def build_rouge(build: Path, documents: Sequence[Document]) -> float:
     """ROUGE-L of a build, F1 on characters, 0..1."""
     runtime = OurRuntime(build)
     try:
-        return _rouge(
-            build,
-            documents,
-            lambda sources, settings: runtime.generate_each([(s, settings) for s in sources]),
-        )
+        return _rouge(documents, runtime.summarize([doc["dialogue"] for doc in documents]))
     finally:
         runtime.close()
 
 
-def torch_rouge(torch: TorchGenerate, build: Path, documents: Sequence[dict[str, str]]) -> float:
+def torch_rouge(torch: TorchGenerate, build: Path, documents: Sequence[Document]) -> float:
     """The same of PyTorch, with a build's tokenizer and settings; one document at a time."""
-    return _rouge(
-        build,
-        documents,
-        lambda sources, settings: [torch.generate(s[None], settings)[0] for s in sources],
-    )
+    config = ModelConfig.from_manifest(build / MANIFEST_NAME)
+    tokenizer = build_tokenizer(build / config.name / "1", config)
+    sources = [tokenizer.encode(document["dialogue"]).input_ids for document in documents]
+    answers = [torch.generate([source], config.defaults)[0] for source in sources]
+    return _rouge(documents, [tokenizer.decode(ids) for ids in answers])
 
 
-def read_test_documents(path: Path, most: int) -> list[dict[str, str]]:
+def read_test_documents(path: Path, most: int) -> list[Document]:
     """The first documents of a JSON lines file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines[:most]]
 
 
-def _rouge(build: Path, documents: Sequence[dict[str, str]], summarize: Summarize) -> float:
-    config = ModelConfig.from_manifest(build / MANIFEST_NAME)
-    tokenizer = Tokenizer(
-        build / config.name / "1" / TOKENIZER_FILE,
-        config.tokenizer,
-        config.ids,
-        max_source_length=config.limits.max_source_length,
-        vocab_size=config.shape.vocab_size,
-    )
-    sources = [tokenizer.encode(document["dialogue"]).input_ids for document in documents]
-    answers = summarize(sources, config.defaults)
-    summaries = [tokenizer.decode(ids) for ids in answers]
+def _rouge(documents: Sequence[Document], summaries: Sequence[str]) -> float:
     return rouge_l_means([document["summary"] for document in documents], summaries).characters

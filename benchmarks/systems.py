@@ -196,18 +196,27 @@ class OurRuntime:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The build's."""
-        config = self.config
-        return Tokenizer(
-            self._folder / TOKENIZER_FILE,
-            config.tokenizer,
-            config.ids,
-            max_source_length=config.limits.max_source_length,
-            vocab_size=config.shape.vocab_size,
-        )
+        return build_tokenizer(self._folder, self.config)
 
     def close(self) -> None:
         """Stop the loop's thread."""
         self._loop.close()
+
+
+def build_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
+    """The tokenizer of a build, as its service opens it.
+
+    Args:
+        folder: Version folder of the front model.
+        config: The build's.
+    """
+    return Tokenizer(
+        folder / TOKENIZER_FILE,
+        config.tokenizer,
+        config.ids,
+        max_source_length=config.limits.max_source_length,
+        vocab_size=config.shape.vocab_size,
+    )
 
 
 class _Result:
