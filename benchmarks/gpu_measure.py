@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.generation import FIRST_TEXT_ID, Case, Measurement, measure
-from benchmarks.gpu_passes import eager_pass, engine_pass, traced_pass
+from benchmarks.gpu_passes import build_pass, eager_pass, traced_pass
 from benchmarks.gpu_quality import build_rouge, read_test_documents, torch_rouge
 from benchmarks.gpu_timing import Open, Timing, time_passes
 from benchmarks.gpu_variants import Built, Model
@@ -102,7 +102,7 @@ def _systems(checkpoint: Checkpoint, builds: Sequence[Built], sizes: Sizes) -> d
     }
     for built in builds:
         if built.folder:
-            systems[built.name] = partial(engine_pass, built.folder, ids)
+            systems[built.name] = partial(build_pass, built.folder, ids)
     return systems
 
 

@@ -1,13 +1,9 @@
-"""A forward pass of each system: the encoder on all sources, and one decoder token of each.
-
-A pass is a function that returns when its work is done on the device.
-"""
+"""A forward pass of each system: PyTorch eager and traced, and a build's engines."""
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +13,20 @@ from torch import Tensor, nn
 from transformers import BartForConditionalGeneration
 
 from builders.export import DecodeStep, EncoderWithCrossKv
+from builders.forward_pass import Pass, engine_pass, pytorch_pass
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
-from kobart_runtime.model_runner import StepInputs
 from kobart_runtime.runners import open_runner
-
-Pass = Callable[[], None]
 
 
 def eager_pass(model: BartForConditionalGeneration, ids: np.ndarray, device: str) -> Pass:
-    """PyTorch as `transformers` runs it.
+    """PyTorch eager.
 
     Args:
         model: Float32; stays where it is.
         ids: int32[R, S] without padding.
         device: "cuda", or "cpu".
     """
-    moved: Any = copy.deepcopy(model).to(device)  # type: ignore[arg-type]
-    sources = torch.from_numpy(ids).long().to(device)
-    first = torch.ones(len(ids), 1, dtype=torch.long, device=device)
-
-    def run() -> None:
-        with torch.inference_mode():
-            moved(input_ids=sources, decoder_input_ids=first)
-        _synchronize(device)
-
-    return run
+    return pytorch_pass(copy.deepcopy(model).to(device), ids)  # type: ignore[arg-type]
 
 
 class EncodeAndStep(nn.Module):
@@ -92,31 +77,21 @@ def traced_pass(
     def run() -> None:
         with torch.inference_mode():
             traced(*inputs)
-        _synchronize(device)
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run
 
 
-def engine_pass(build: Path, ids: np.ndarray) -> Pass:
-    """A build's engines, run as the generation loop runs them.
+def build_pass(build: Path, ids: np.ndarray) -> Pass:
+    """A build's engines.
 
     Raises:
         EngineError: An engine cannot be opened.
     """
     config = ModelConfig.from_manifest(build / MANIFEST_NAME)
     runner = open_runner(build / config.name / "1", config.runtime, config.shape)
-    num_sources, source_len = ids.shape
-    cache: Any = runner.new_cache(num_sources, 1, source_len)
-    one = np.ones((num_sources, 1), np.int32)
-    first = StepInputs(one, one - 1, np.zeros_like(one)[:, None], np.zeros_like(one, np.int64))
-
-    def run() -> None:
-        encoded = runner.encode(ids, np.ones_like(ids))
-        for row in range(num_sources):
-            cache.put(row, encoded, row, source_len)
-        runner.decode_step(cache, first, want_logits=False)
-
-    return run
+    return engine_pass(runner, ids)
 
 
 def _bare(stack: nn.Module) -> nn.Module:
@@ -124,8 +99,3 @@ def _bare(stack: nn.Module) -> nn.Module:
     for name, child in stack.named_children():
         bare.add_module(name, child)
     return bare
-
-
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()

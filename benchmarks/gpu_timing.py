@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmarks.gpu_passes import Pass
+from builders.forward_pass import Pass
 from builders.measuring import Watch, percentiles, seconds
 from kobart_runtime.errors import KobartError
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import BartForConditionalGeneration
 
+from builders.forward_pass import engine_pass, pytorch_pass
 from builders.generating import generate, token_ids
 from builders.gpu import Gpu
 from builders.gpu_sampler import GpuSampler
@@ -39,7 +39,7 @@ from calibration.documents import DocumentSet
 from calibration.scales import GRAPH_FILES
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.model_config import ENGINE_FILES, ModelShape
-from kobart_runtime.model_runner import ModelRunner, StepInputs
+from kobart_runtime.model_runner import ModelRunner
 from kobart_runtime.runners import open_runner
 from kobart_runtime.settings import GenerationSettings, Limits
 
@@ -180,10 +180,12 @@ class TensorRTOptimizer:
                 raise ConfigError(f"{name} must be above 0, got {value}")
         vocab_size = _bart(model).config.vocab_size
         ids = np.random.default_rng(0).integers(vocab_size, size=input_shape).astype(np.int32)
-        run = _engine_pass if isinstance(model, OptimizedModel) else _pytorch_pass
-        on_gpu = isinstance(model, OptimizedModel) and model.runtime == "tensorrt"
+        if isinstance(model, OptimizedModel):
+            run, on_gpu = engine_pass(model.runner, ids), model.runtime == "tensorrt"
+        else:
+            run, on_gpu = pytorch_pass(model, ids), False
         return measure(
-            lambda: run(model, ids),
+            run,
             num_samples=input_shape[0],
             num_iterations=n_iterations,
             num_warmup=warmup_iterations,
@@ -334,23 +336,6 @@ def _model_shape(model: BartForConditionalGeneration, limits: Limits) -> ModelSh
 
 def _bart(model: OptimizedModel | BartForConditionalGeneration) -> BartForConditionalGeneration:
     return model.model if isinstance(model, OptimizedModel) else model
-
-
-def _engine_pass(model: Any, ids: np.ndarray) -> None:
-    num_sources, source_len = ids.shape
-    encoded = model.runner.encode(ids, np.ones_like(ids))
-    cache = model.runner.new_cache(num_sources, 1, source_len)
-    for row in range(num_sources):
-        cache.put(row, encoded, row, source_len)
-    one = np.ones((num_sources, 1), np.int32)
-    inputs = StepInputs(one, one - 1, np.zeros_like(one)[:, None], np.zeros_like(one, np.int64))
-    model.runner.decode_step(cache, inputs, want_logits=False)
-
-
-def _pytorch_pass(model: Any, ids: np.ndarray) -> None:
-    sources = torch.from_numpy(ids).long()
-    with torch.inference_mode():
-        model(input_ids=sources, decoder_input_ids=torch.ones(len(sources), 1, dtype=torch.long))
 
 
 def _versions() -> dict[str, str | None]:

@@ -106,11 +106,17 @@ def test_every_row_is_told(model: Model, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("double")
 def test_kobart_mini_passes_its_gates_in_every_variant(tmp_path: Path) -> None:
-    sizes = replace(QUICK, device="cpu", iterations=2, warmup=1, batch=2, test_documents=4)
+    lines = Path(MINI.documents).read_text(encoding="utf-8").splitlines()
+    documents = tmp_path / "documents.jsonl"
+    documents.write_text("\n".join(lines[:20]), encoding="utf-8")
+    model = replace(MINI, documents=str(documents))
+    sizes = replace(QUICK, device="cpu", iterations=2, warmup=1, batch=2, new_tokens=4)
+    sizes = replace(sizes, test_documents=4)
     with installed("10"):
-        command.run(GPU, [MINI], VARIANTS, sizes, Watch, tmp_path, tmp_path / "report")
+        command.run(GPU, [model], VARIANTS, sizes, Watch, tmp_path, tmp_path / "report")
     report = json.loads((tmp_path / "report" / "gpu.json").read_text(encoding="utf-8"))
     for row in report["models"][0]["rows"][2:]:
         assert row["timing"]["failure"] is None
