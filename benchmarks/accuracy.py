@@ -17,9 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy_report
 from benchmarks.accuracy_cells import BUILDS, CELLS, MINI, TEST_FILE, run_cell
+from benchmarks.accuracy_report import MEASUREMENTS
 from benchmarks.accuracy_speed import pytorch_score, tokens_per_s
+from benchmarks.guide import main as write_guide
 from benchmarks.machine import Machine
 from benchmarks.results import write_json
 from benchmarks.scoring import Judge
@@ -34,17 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        if not arguments.pages:
-            report = measure(arguments.work, arguments.repeats)
-            write_json(accuracy_report.MEASUREMENTS, report)
-        accuracy_report.write_pages()
+        write_json(MEASUREMENTS, measure(arguments.work, arguments.repeats))
     except (KobartError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: what was measured is kept", file=sys.stderr)
         return 130
-    return 0
+    return write_guide()
 
 
 def measure(work: Path, repeats: int) -> dict[str, Any]:
@@ -84,9 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--repeats", type=int, default=3, help="rounds of timing (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--pages", action="store_true", help="write the pages from the kept measurements alone"
     )
     return parser
 

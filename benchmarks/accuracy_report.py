@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy_cells import BUILDS, EPOCHS, LAYERS, LAYERS_EPOCHS, METHODS, Cell
-from benchmarks.pages import fill_pages, markdown_table
+from benchmarks.machine import describe
+from benchmarks.pages import markdown_table
 from benchmarks.results import read_json
 from builders.paths import CHECKOUT
 
 MEASUREMENTS = CHECKOUT / "docs" / "measurements" / "accuracy.json"
 IMAGES = CHECKOUT / "docs" / "images"
-PAGES = tuple(
-    CHECKOUT / "docs" / name for name in ("accuracy.md", "optimization.md", "optimization.ko.md")
-)
 BUILD_HEADERS = {
     "en": (
         "build",
@@ -56,18 +54,18 @@ EPOCH_WORDS = {"en": ("epoch", "epochs"), "ko": ("에폭", "에폭")}
 Row = Mapping[str, Any]
 
 
-def write_pages() -> None:
-    """Write the plots, and the tables of all pages, from the kept measurements."""
+def write_plots() -> None:
+    """Write the plots from the kept measurements."""
     report = read_json(MEASUREMENTS)
     IMAGES.mkdir(parents=True, exist_ok=True)
     plot_sparsity(report["cells"], IMAGES / "accuracy-sparsity.svg")
     plot_builds(report["cells"], report["tokens_per_s"], IMAGES / "accuracy-builds.svg")
-    fill_pages([page for page in PAGES if page.is_file()], tables(report))
 
 
-def tables(report: Row) -> dict[str, Callable[[], str]]:
-    """All tables that a page may ask for by name."""
-    found: dict[str, Callable[[], str]] = {"accuracy-machine": partial(_machine, report["machine"])}
+def tables() -> dict[str, Callable[[], str]]:
+    """By the names that pages ask for them with."""
+    report = read_json(MEASUREMENTS)
+    found: dict[str, Callable[[], str]] = {"accuracy-machine": partial(describe, report["machine"])}
     for language in BUILD_HEADERS:
         suffix = "" if language == "en" else f"-{language}"
         found[f"accuracy-builds{suffix}"] = partial(_builds, report, language)
@@ -140,15 +138,6 @@ def _kept(row: Row | None, whole: float) -> tuple[str, str]:
         return "", ""
     score = row["rouge_l_characters"]
     return f"{score:.4f}", f"{score / whole:.1%}"
-
-
-def _machine(machine: Row) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    return (
-        f"{machine['date']}, commit {machine['commit']}; {machine['cores']} cores of "
-        f"{machine['cpu']} ({' '.join(machine['cpu_flags'])}); Python {machine['python']}, "
-        f"{versions}."
-    )
 
 
 def plot_sparsity(cells: Iterable[Row], path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from builders.manifest import cpu_name
 from builders.paths import CHECKOUT
@@ -42,6 +44,16 @@ class Machine:
             commit=_commit(),
             date=datetime.now(timezone.utc).date().isoformat(),
         )
+
+
+def describe(machine: Mapping[str, Any]) -> str:
+    """One line for people, of the fields of a `Machine`."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return (
+        f"{machine['date']}, commit {machine['commit']}; {machine['cores']} cores of "
+        f"{machine['cpu']} ({' '.join(machine['cpu_flags'])}); Python {machine['python']}, "
+        f"{versions}."
+    )
 
 
 def _cpu_flags() -> tuple[str, ...]:

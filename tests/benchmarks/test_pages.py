@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks.accuracy_report import MEASUREMENTS, PAGES, tables
+from benchmarks.guide import PAGES, tables
 from benchmarks.pages import filled, markdown_table
-from benchmarks.results import read_json
 from kobart_runtime.errors import ConfigError
 
 PAGE = (
@@ -33,7 +34,7 @@ def test_markdown_table() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_committed_pages_show_the_committed_measurements(page) -> None:  # type: ignore[no-untyped-def]
+def test_the_committed_pages_show_the_committed_measurements(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "<!-- table: " in text
-    assert filled(text, tables(read_json(MEASUREMENTS))) == text
+    assert filled(text, tables()) == text
