@@ -152,7 +152,10 @@ class BuildConfig:
         for option in fields(self):
             _check_choice(option.name, getattr(self, option.name), option.metadata["choices"])
         if self.calibration_data and self.precision == "fp32":
-            raise ConfigError("calibration_data is for precision fp16 or int8: leave it out")
+            raise ConfigError(
+                "calibration_data is for precision fp16 or int8, got fp32: leave it out, or ask "
+                "for one of them"
+            )
         if self.runtime == "torchscript" and self.precision != "fp32":
             raise ConfigError(
                 f"runtime torchscript is for precision fp32, got {self.precision}: on CPUs "

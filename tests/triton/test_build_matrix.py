@@ -38,7 +38,6 @@ ENGINES = [
 ]
 # In every test run; the others are slow.
 REPRESENTATIVE = {
-    ("fp32", "onnxruntime", "global"),
     ("fp16", "onnxruntime", "layers"),
     ("int8", "onnxruntime", "structured"),
     ("fp32", "torchscript", "structured"),
