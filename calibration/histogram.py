@@ -1,4 +1,4 @@
-"""How often which magnitudes flow through a tensor: counted batch by batch, values are not kept."""
+"""How often which values flow through a tensor: counted batch by batch, values are not kept."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ import numpy as np
 
 from kobart_runtime.errors import BuildError
 
-NUM_BINS = 1024  # at least half of them up to the peak
+NUM_BINS = 1024  # of each sign; more than half of them up to the peak
 BLOCK_LEN = 1 << 16  # values counted at a time, so that they stay in the processor's cache
-SMALLEST_LIMIT = 1e-30  # what is less is 0
+SMALLEST_LIMIT = 2.0**-100  # what is less is 0
 
 
 class Histogram:
-    """Counts of magnitudes in bins of equal width from 0 to a limit, which grows with the values.
+    """Counts of values in bins of equal width from -limit to limit, which grows with them.
+
+    The limit is a power of two, so that the same values in another order give the same counts.
 
     Attributes:
-        counts: int64[NUM_BINS].
+        counts: int64[2 * NUM_BINS].
         limit: The last bin's upper edge; 0 while there were zeros alone.
         peak: The largest magnitude so far.
     """
 
     def __init__(self) -> None:
-        self.counts = np.zeros(NUM_BINS, np.int64)
+        self.counts = np.zeros(2 * NUM_BINS, np.int64)
         self.limit = 0.0
         self.peak = 0.0
 
     @property
-    def used(self) -> np.ndarray:
-        """The counts up to the last that is not 0, int64[bins]; at least one."""
-        return self.counts[: max(1, int(np.flatnonzero(self.counts)[-1]) + 1)]
+    def edges(self) -> np.ndarray:
+        """Of all bins, float64[2 * NUM_BINS + 1]."""
+        return np.linspace(-self.limit, self.limit, 2 * NUM_BINS + 1)
 
     @property
-    def bin_width(self) -> float:
-        """Upper less lower edge."""
-        return self.limit / NUM_BINS
+    def used(self) -> slice:
+        """The bins up to the peak, on both sides of 0."""
+        num_used = math.ceil(NUM_BINS * self.peak / self.limit) if self.limit else 0
+        return slice(NUM_BINS - num_used, NUM_BINS + num_used)
 
     def add(self, values: np.ndarray) -> None:
         """Count a batch.
@@ -57,23 +60,24 @@ class Histogram:
         if self.limit:
             self._count(values.reshape(-1), np.float32(NUM_BINS / self.limit))
         else:
-            self.counts[0] += values.size
+            self.counts[NUM_BINS] += values.size
 
     def _widen(self, peak: float) -> None:
         """Join neighbouring bins until the peak is within the limit."""
-        if not self.limit and peak > SMALLEST_LIMIT:
-            self.limit = peak
+        if not self.limit and peak >= SMALLEST_LIMIT:
+            self.limit = 2.0 ** math.ceil(math.log2(peak))
         while self.limit and peak > self.limit:
             joined = self.counts.reshape(-1, 2).sum(axis=1)
-            self.counts = np.concatenate([joined, np.zeros_like(joined)])
+            self.counts = np.pad(joined, NUM_BINS // 2)
             self.limit *= 2
 
     def _count(self, values: np.ndarray, bins_per_unit: np.float32) -> None:
         for start in range(0, len(values), BLOCK_LEN):
             # np.histogram takes eight times as long: it knows nothing of the range beforehand.
-            bins = (np.abs(values[start : start + BLOCK_LEN]) * bins_per_unit).astype(np.int64)
-            np.minimum(bins, NUM_BINS - 1, out=bins)  # the limit itself lies in the last bin
-            self.counts += np.bincount(bins, minlength=NUM_BINS)
+            block = values[start : start + BLOCK_LEN]
+            bins = (block * bins_per_unit + np.float32(NUM_BINS)).astype(np.int64)
+            np.minimum(bins, 2 * NUM_BINS - 1, out=bins)  # the limit itself lies in the last bin
+            self.counts += np.bincount(bins, minlength=2 * NUM_BINS)
 
 
 def peak_of(values: np.ndarray) -> float:
