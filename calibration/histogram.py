@@ -8,7 +8,7 @@ import numpy as np
 
 from kobart_runtime.errors import BuildError
 
-NUM_BINS = 1024  # of each sign; more than half of them up to the peak
+NUM_BINS = 4096  # of each sign; at least half of them up to the peak
 BLOCK_LEN = 1 << 16  # values counted at a time, so that they stay in the processor's cache
 SMALLEST_LIMIT = 2.0**-100  # what is less is 0
 
@@ -34,11 +34,19 @@ class Histogram:
         """Of all bins, float64[2 * NUM_BINS + 1]."""
         return np.linspace(-self.limit, self.limit, 2 * NUM_BINS + 1)
 
-    @property
-    def used(self) -> slice:
-        """The bins up to the peak, on both sides of 0."""
-        num_used = math.ceil(NUM_BINS * self.peak / self.limit) if self.limit else 0
-        return slice(NUM_BINS - num_used, NUM_BINS + num_used)
+    def up_to_peak(self, num_bins: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same values in fewer bins that end at the peak.
+
+        Args:
+            num_bins: Over both signs.
+
+        Returns:
+            Counts int64[num_bins] and edges float64[num_bins + 1].
+        """
+        below = np.concatenate([[0], np.cumsum(self.counts)])  # values below each edge
+        edges = np.linspace(-self.peak, self.peak, num_bins + 1)
+        counts = np.diff(np.interp(edges, self.edges, below))
+        return np.rint(counts).astype(np.int64), edges
 
     def add(self, values: np.ndarray) -> None:
         """Count a batch.

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from onnxruntime.quantization.calibrate import HistogramCollector
 
-from calibration.histogram import NUM_BINS, Histogram, peak_of
+from calibration.histogram import Histogram, peak_of
 from kobart_runtime.errors import ConfigError
 
 Batches = Iterable[Mapping[str, np.ndarray]]
 Ranges = dict[str, float]
 
 LARGEST_INT8 = 127  # symmetric: -127..127
+NUM_SEARCHED = 1024  # bins over both signs, among which the clip is looked for
 
 
 def entropy_ranges(batches: Batches) -> Ranges:
@@ -71,15 +72,14 @@ def _entropy_clips(histograms: Mapping[str, Histogram]) -> Ranges:
     collector = HistogramCollector(
         method="entropy",
         symmetric=True,
-        num_bins=2 * NUM_BINS,
+        num_bins=NUM_SEARCHED,
         num_quantized_bins=2 * LARGEST_INT8 + 1,
         percentile=None,
         scenario="same",
     )
     for name, each in histograms.items():
-        edges = each.edges[each.used.start : each.used.stop + 1]
-        entry = (each.counts[each.used], edges, edges[0], edges[-1], edges[-1])
-        collector.get_histogram_dict()[name] = entry
+        counts, edges = each.up_to_peak(NUM_SEARCHED)
+        collector.get_histogram_dict()[name] = (counts, edges, edges[0], edges[-1], edges[-1])
     if not histograms:
         return {}
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
