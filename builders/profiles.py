@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kobart_runtime import bindings
-from kobart_runtime.decode_batch import ENTRIES_STEP, SOURCE_STEP
+from kobart_runtime.admission import ENTRIES_STEP, SOURCE_STEP, round_up
 from kobart_runtime.model_config import ModelShape
 from kobart_runtime.scheduler import TOKENS_WHEN_IDLE
 from kobart_runtime.settings import Limits
@@ -60,13 +60,13 @@ def decoder_profiles(shape: ModelShape, limits: Limits) -> list[Profile]:
 
 def max_entries(limits: Limits) -> int:
     """Cache entries of a slot whose beams share no ancestor, as `DecodeBatch` rounds them."""
-    return _round_up(limits.max_beams * limits.max_target_length, ENTRIES_STEP)
+    return round_up(limits.max_beams * limits.max_target_length, ENTRIES_STEP)
 
 
 def _decoder_profile(shape: ModelShape, limits: Limits, smallest: int, largest: int) -> Profile:
     most_entries, most_source = (
         max_entries(limits),
-        _round_up(limits.max_source_length, SOURCE_STEP),
+        round_up(limits.max_source_length, SOURCE_STEP),
     )
     steps = (
         _Step(smallest, 1, 1, 1),
@@ -107,7 +107,3 @@ def _step_shapes(shape: ModelShape, step: _Step) -> dict[str, Shape]:
             bindings.past_cross(layer), (requests, heads, step.source, head_dim)
         )
     return shapes
-
-
-def _round_up(value: int, step: int) -> int:
-    return -(-value // step) * step

@@ -72,7 +72,9 @@ def test_every_batch_that_the_scheduler_takes_has_one_encoder_profile(
         for _ in range(100):  # many of one length: the largest batches
             same = np.full(size, 5, np.int32)
             queue.append(Request(same, GenerationSettings(), RecordingListener()))
-        while batch := queue.take(rng.randint(1, limits.max_batch_size), idle=idle):
+        while batch := queue.take(
+            rng.randint(1, limits.max_batch_size), idle=idle, fits=lambda _: True
+        ):
             input_ids, mask = pad_sources(batch, IDS.pad)
             shapes = {bindings.INPUT_IDS: input_ids.shape, bindings.ATTENTION_MASK: mask.shape}
             assert len(accepting(profiles, shapes)) == 1, shapes
