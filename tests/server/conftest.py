@@ -20,8 +20,8 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Starts kobart-serve on a build; whatever still runs at the end is killed."""
     started: list[Served] = []
 
-    def start(build: Path, *options: str) -> Served:
-        served = Served(build, options, tmp_path / f"serve-{len(started)}")
+    def start(*arguments: str | Path) -> Served:
+        served = Served(arguments, tmp_path / f"serve-{len(started)}")
         started.append(served)
         return served
 

@@ -25,17 +25,15 @@ EXIT_LIMIT_S = 30.0
 
 
 class Served:
-    def __init__(self, build: Path, options: Sequence[str], folder: Path) -> None:
+    def __init__(self, arguments: Sequence[str | Path], folder: Path) -> None:
         self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
         folder.mkdir()
         self._stdout, self._stderr = folder / "stdout", folder / "stderr"
-        command = [sys.executable, "-m", "server.cli", str(build)]
+        command = [sys.executable, "-m", "server.cli", *map(str, arguments)]
         ports = ("http", self.http_port), ("grpc", self.grpc_port), ("metrics", self.metrics_port)
         command += [f"--{name}-port={port}" for name, port in ports]
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [*command, *options], cwd=_REPOSITORY, stdout=stdout, stderr=stderr
-            )
+            self.process = subprocess.Popen(command, cwd=_REPOSITORY, stdout=stdout, stderr=stderr)
 
     @property
     def stdout(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,13 +22,14 @@ NO_RETRY = RetryPolicy(max_attempts=1)
 
 
 @contextmanager
-def running(folder: Path, log: Path, *models: str) -> Iterator[TritonServer]:
-    """A server on free ports with its log in a file."""
+def running(folders: Path | Sequence[Path], log: Path, *models: str) -> Iterator[TritonServer]:
+    """A server of one build or more on free ports, with its log in a file."""
+    folders = [folders] if isinstance(folders, Path) else folders
     http_port, grpc_port, metrics_port = free_ports(3)
     with (
         log.open("w", encoding="utf-8") as sink,
         TritonServer(
-            folder,
+            *folders,
             models=models,
             http_port=http_port,
             grpc_port=grpc_port,
@@ -97,10 +99,11 @@ def oracle() -> Oracle:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Starts kobart-serve on a build; whatever still runs at the end is killed."""
+    numbers = itertools.count()
     with ExitStack() as stack:
 
-        def start(folder: Path, *options: str) -> Served:
-            served = Served(folder, options, tmp_path / f"serve-{folder.name}")
+        def start(*arguments: str | Path) -> Served:
+            served = Served(arguments, tmp_path / f"serve-{next(numbers)}")
             stack.callback(served.kill)
             return served
 
