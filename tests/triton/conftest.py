@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,6 @@ from client import KobartClient, RetryPolicy
 from server.supervisor import TritonServer, free_ports
 from tests.conftest import MINI_CHECKPOINT
 from tests.parity.checkpoints import SeededCheckpoint
-from tests.server.served import Served
 from tests.triton.oracle import Oracle
 
 NO_RETRY = RetryPolicy(max_attempts=1)
@@ -94,17 +92,3 @@ def narrow(narrow_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def oracle() -> Oracle:
     """kobart-mini in PyTorch."""
     return Oracle(MINI_CHECKPOINT)
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Starts kobart-serve on a build; whatever still runs at the end is killed."""
-    numbers = itertools.count()
-    with ExitStack() as stack:
-
-        def start(*arguments: str | Path) -> Served:
-            served = Served(arguments, tmp_path / f"serve-{next(numbers)}")
-            stack.callback(served.kill)
-            return served
-
-        yield start
