@@ -74,10 +74,12 @@ class Served:
         self.process.kill()
         self.process.wait()
 
-    def generate(self, text: str, *, model: str = "echo", timeout_s: float = 10.0) -> str:
+    def generate(
+        self, text: str, *, model: str = "echo", timeout_s: float = 10.0, **settings: float
+    ) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=timeout_s)
         try:
-            body = json.dumps({"text_input": text}).encode()
+            body = json.dumps({"text_input": text, **settings}).encode()
             connection.request("POST", f"/v2/models/{model}/generate", body)
             response = connection.getresponse()
             answer = json.loads(response.read())
