@@ -28,7 +28,7 @@ def held_by(server: TritonServer) -> Held:
 
 
 def resident_bytes(server: TritonServer) -> int:
-    """Memory that no file backs: what the process has allocated and touched."""
+    """Memory that the process has touched and that no file on a disk is behind."""
     status = Path(f"/proc/{process_of(server)}/status").read_text(encoding="ascii")
-    (line,) = (line for line in status.splitlines() if line.startswith("RssAnon:"))
-    return 1024 * int(line.split()[1])
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    return 1024 * sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem"))
