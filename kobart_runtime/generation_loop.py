@@ -19,6 +19,7 @@ from kobart_runtime.decode_batch import DecodeBatch, Sequence
 from kobart_runtime.decode_batches import DecodeBatches
 from kobart_runtime.errors import EngineError, KobartError, OverloadedError
 from kobart_runtime.greedy_search import GreedySearch
+from kobart_runtime.host_memory import give_back_freed
 from kobart_runtime.metrics import Metrics
 from kobart_runtime.model_config import ModelConfig
 from kobart_runtime.model_runner import ModelRunner
@@ -26,6 +27,7 @@ from kobart_runtime.request import Request
 from kobart_runtime.scheduler import WaitingQueue, pad_sources
 from kobart_runtime.search import Generated, Search
 
+_IDLE_S = 1.0  # without work for so long, the loop gives back memory that it has freed
 _logger = logging.getLogger(__name__)
 
 
@@ -99,10 +101,17 @@ class GenerationLoop:
             self._report_load()
 
     def _wait_for_work(self) -> bool:
+        """Sleep while there is none; False once the loop is closed and has finished."""
         with self._changed:
-            while not (self.num_active or self._waiting or self._closing):
-                self._changed.wait()
+            woken = self._changed.wait_for(self._is_wanted, _IDLE_S)
+        if not woken:
+            give_back_freed()
+        with self._changed:
+            self._changed.wait_for(self._is_wanted)
             return bool(self.num_active or self._waiting)
+
+    def _is_wanted(self) -> bool:
+        return bool(self.num_active or self._waiting or self._closing)
 
     def _drop_aborted(self) -> None:
         with self._changed:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kobart_runtime import generation_loop
 from kobart_runtime.errors import (
     DeadlineExceededError,
     EngineError,
@@ -376,3 +377,19 @@ def check_end(submitted: Request, listener: RecordingListener) -> str:
         return "cancelled"
     assert str(listener.error) == "the engine broke"
     return "failed"
+
+
+def test_freed_memory_is_given_back_once_when_idle(
+    new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[float] = []
+    monkeypatch.setattr(generation_loop, "_IDLE_S", 0.05)
+    monkeypatch.setattr(generation_loop, "give_back_freed", lambda: calls.append(time.monotonic()))
+    loop = new_loop()
+    for number in range(2):
+        submitted, listener = request((5, number), GREEDY)
+        loop.submit(submitted)
+        assert listener.result() == expected((5, number), GREEDY)
+        wait_until(lambda: len(calls) > number)  # noqa: B023
+        time.sleep(0.15)
+        assert len(calls) == number + 1
