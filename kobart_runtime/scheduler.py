@@ -86,9 +86,12 @@ class WaitingQueue:
             padded = max(longest, request.source_len)
             shortest = min(request.source_len, *(taken.source_len for taken in batch))
             is_near = padded * (len(batch) + 1) <= budget and shortest >= _LENGTH_RATIO * padded
-            if is_near and not request.alone and fits([*batch, request]):
-                batch.append(request)
-                longest = padded
+            if not is_near or request.alone:
+                continue
+            if not fits([*batch, request]):
+                break
+            batch.append(request)
+            longest = padded
         taken = set(map(id, batch))
         self._waiting = deque(r for r in self._waiting if id(r) not in taken)
         return batch
