@@ -28,3 +28,4 @@ def disturbed(
     """A server of the build."""
     with running(disturbed_build, tmp_path_factory.mktemp("disturbed") / "log") as server:
         yield server
+        server.kill()  # a stream that was cancelled at its very end would hold it up

@@ -44,6 +44,7 @@ def hurried(narrow_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     build = limited_copy(narrow_build, folder / "build", max_request_seconds=MAX_SECONDS)
     with running(build, folder / "log") as server:
         yield server
+        server.kill()
 
 
 def test_a_request_that_could_never_fit_is_refused(small: TritonServer) -> None:
