@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 DEMO_BUILD := build/kobart-fp32
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all chaos soak check format benchmark clean
+.PHONY: help demo test test-all chaos soak check format benchmark gpu clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -38,12 +38,17 @@ format: $(INSTALLED)  ## rewrite the code to the house style
 benchmark: $(INSTALLED)  ## tokens per second against PyTorch, full size
 	$(BIN)/python -m benchmarks.generation
 
+gpu: $(INSTALLED)  ## build and measure TensorRT plans on this GPU: docs/gpu.md
+	@$(BIN)/python -m benchmarks.gpu --check-gpu
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,build,tensorrt]'
+	$(BIN)/python -m benchmarks.gpu
+
 $(DEMO_BUILD)/manifest.json: $(INSTALLED) $(wildcard assets/kobart-mini/* builders/*.py kobart_runtime/*.py model_repository/*/config.pbtxt model_repository/*/1/model.py)
 	$(BIN)/kobart-build --output $(DEMO_BUILD) --force
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,build,report,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,build,report,peers,dev]'
 	touch $@
 
 clean:  ## remove the environment and all builds

@@ -31,7 +31,7 @@ from builders.special_ids import IdOverrides
 from kobart_runtime.model_config import MANIFEST_NAME
 from kobart_runtime.settings import GenerationSettings
 
-_FIRST_TEXT_ID = 107  # below lie control tokens
+FIRST_TEXT_ID = 107  # below lie control tokens
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Case:
     num_sources: int = 8
     source_len: int = 512
     num_new_tokens: int = 64
+    num_ids: int = 5000  # sources are drawn from the ids below; at most the vocabulary
 
     @property
     def name(self) -> str:
@@ -78,7 +79,7 @@ def measure(systems: Sequence[System], case: Case, repeats: int) -> list[Measure
     """Time all systems on one case, in turns, after one run of each that is not counted."""
     rng = np.random.default_rng(0)
     shape = (case.num_sources, case.source_len)
-    sources = rng.integers(_FIRST_TEXT_ID, 5000, shape, dtype=np.int32)
+    sources = list(rng.integers(FIRST_TEXT_ID, case.num_ids, shape, dtype=np.int32))
     outputs = [system.generate(sources, case.settings) for system in systems]
     seconds: list[list[float]] = [[] for _ in systems]
     for _ in range(repeats):

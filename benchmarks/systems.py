@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import tempfile
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from builders.checkpoint import Checkpoint
-from kobart_runtime.errors import KobartError
+from kobart_runtime.errors import ConfigError, KobartError
 from kobart_runtime.generation_loop import GenerationLoop
 from kobart_runtime.metrics import Metrics
-from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
-from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
+from kobart_runtime.model_config import MANIFEST_NAME, TOKENIZER_FILE, ModelConfig
 from kobart_runtime.request import Request
+from kobart_runtime.runners import open_runner
 from kobart_runtime.search import Generated
 from kobart_runtime.settings import GenerationSettings
+from kobart_runtime.tokenizer import Tokenizer
 
 
 class System(Protocol):
@@ -26,27 +31,32 @@ class System(Protocol):
 
     name: str
 
-    def generate(self, sources: np.ndarray, settings: GenerationSettings) -> list[list[int]]:
-        """Generated ids of each source.
+    def generate(
+        self, sources: Sequence[np.ndarray], settings: GenerationSettings
+    ) -> list[list[int]]:
+        """Generated ids of each source: decoder start excluded, eos included.
 
         Args:
-            sources: int32[R, S], without padding.
+            sources: int32[S] each, without padding.
             settings: The same for all of them.
         """
 
 
 class TorchGenerate:
-    """`transformers` `generate()` in fp32, one call for the batch."""
+    """`transformers` `generate()` in fp32, one padded call for the batch."""
 
     name = "PyTorch generate fp32"
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._model: Any = checkpoint.model
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+        self._model: Any = checkpoint.model.to(device)  # type: ignore[arg-type]
+        self._device = device
         self._ids = checkpoint.ids
 
-    def generate(self, sources: np.ndarray, settings: GenerationSettings) -> list[list[int]]:
+    def generate(
+        self, sources: Sequence[np.ndarray], settings: GenerationSettings
+    ) -> list[list[int]]:
         """See `System`."""
-        input_ids = torch.from_numpy(sources).long()
+        input_ids, attention_mask = self._padded(sources)
         beam_settings = {
             "early_stopping": settings.early_stopping,
             "length_penalty": settings.length_penalty,
@@ -54,33 +64,109 @@ class TorchGenerate:
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids,
-                attention_mask=torch.ones_like(input_ids),
+                attention_mask=attention_mask,
                 do_sample=False,
                 num_beams=settings.num_beams,
                 max_new_tokens=settings.max_new_tokens,
                 min_new_tokens=settings.min_new_tokens,
                 no_repeat_ngram_size=settings.no_repeat_ngram_size,
-                repetition_penalty=settings.repetition_penalty,
+                repetition_penalty=float(settings.repetition_penalty),
                 decoder_start_token_id=self._ids.decoder_start,
+                forced_bos_token_id=self._ids.forced_bos,
                 forced_eos_token_id=self._ids.forced_eos,
                 eos_token_id=list(self._ids.eos),
                 pad_token_id=self._ids.pad,
                 **(beam_settings if settings.num_beams > 1 else {}),
             )
-        return [row[1:] for row in output.tolist()]
+        return [self._cut(row[1:]) for row in output.tolist()]
+
+    def _padded(self, sources: Sequence[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Input ids and attention mask, int64[R, S]."""
+        rows = [torch.from_numpy(np.asarray(source, np.int64)) for source in sources]
+        masks = [torch.ones_like(row) for row in rows]
+        pad = torch.nn.utils.rnn.pad_sequence
+        return (
+            pad(rows, batch_first=True, padding_value=float(self._ids.pad)).to(self._device),
+            pad(masks, batch_first=True).to(self._device),
+        )
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        """Without the padding that a longer neighbour in the batch causes."""
+        ends = [position for position, token in enumerate(ids) if token in self._ids.eos]
+        return ids[: ends[0] + 1] if ends else ids
+
+
+class CTranslate2Generate:
+    """CTranslate2, one call for the batch; its own beam search, and no `early_stopping`.
+
+    It cannot force an eos: the last token of a summary that reaches the limit is replaced, which
+    in greedy search is what `generate()` does.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, compute_type: str = "float32") -> None:
+        """Convert the checkpoint and load it.
+
+        Args:
+            checkpoint: Not pruned.
+            compute_type: `float32` or `int8`, of the stored weights and of the products.
+
+        Raises:
+            ConfigError: ctranslate2 is not installed.
+        """
+        ctranslate2 = import_ctranslate2()
+        self.name = f"CTranslate2 {compute_type}"
+        self._ids = checkpoint.ids
+        with tempfile.TemporaryDirectory() as folder:
+            spec = _ctranslate2_spec(checkpoint)
+            spec.validate()
+            spec.optimize(quantization=compute_type)
+            spec.save(folder)
+            self.model_bytes = Path(folder, "model.bin").stat().st_size
+            self._translator = ctranslate2.Translator(
+                folder, compute_type=compute_type, intra_threads=os.cpu_count() or 1
+            )
+
+    def generate(
+        self, sources: Sequence[np.ndarray], settings: GenerationSettings
+    ) -> list[list[int]]:
+        """See `System`."""
+        forced_bos = self._ids.forced_bos
+        results = self._translator.translate_batch(
+            [[str(token) for token in source] for source in sources],
+            target_prefix=None if forced_bos is None else [[str(forced_bos)]] * len(sources),
+            beam_size=settings.num_beams,
+            max_decoding_length=settings.max_new_tokens,
+            min_decoding_length=settings.min_new_tokens,
+            no_repeat_ngram_size=settings.no_repeat_ngram_size,
+            repetition_penalty=settings.repetition_penalty,
+            length_penalty=settings.length_penalty,
+            end_token=[str(token) for token in self._ids.eos],
+            return_end_token=True,
+            max_input_length=0,  # no limit of its own
+        )
+        rows = [[int(token) for token in result.hypotheses[0]] for result in results]
+        return [self._ended(row, settings.max_new_tokens) for row in rows]
+
+    def _ended(self, ids: list[int], max_new_tokens: int) -> list[int]:
+        forced_eos = self._ids.forced_eos
+        if forced_eos is None or len(ids) < max_new_tokens:
+            return ids
+        return [*ids[: max_new_tokens - 1], forced_eos]
 
 
 class OurRuntime:
     """The generation loop of a build, in this process; all requests are submitted at once."""
 
-    def __init__(self, build: Path) -> None:
-        config = ModelConfig.from_manifest(build / MANIFEST_NAME)
-        folder = build / config.name / "1"
-        self.name = f"kobart-triton {config.precision}"
-        runner = OnnxRuntimeRunner(folder, config.shape)
-        self._loop = GenerationLoop(runner, config, Metrics())
+    def __init__(self, build: Path, name: str | None = None) -> None:
+        self.config = config = ModelConfig.from_manifest(build / MANIFEST_NAME)
+        self._folder = build / config.name / "1"
+        self.name = name or f"kobart-triton {config.precision}"
+        self.runner = open_runner(self._folder, config.runtime, config.shape)
+        self._loop = GenerationLoop(self.runner, config, Metrics())
 
-    def generate(self, sources: np.ndarray, settings: GenerationSettings) -> list[list[int]]:
+    def generate(
+        self, sources: Sequence[np.ndarray], settings: GenerationSettings
+    ) -> list[list[int]]:
         """See `System`."""
         answers = self.generate_each([(source, settings) for source in sources])
         return [list(ids) for ids in answers]
@@ -98,9 +184,39 @@ class OurRuntime:
             self._loop.submit(Request(source, settings, listener))
         return [listener.wait().ids for listener in listeners]
 
+    def generate_texts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Generated ids with the build's own settings; all texts are in flight together."""
+        sources = [self.tokenizer.encode(text).input_ids for text in texts]
+        return self.generate_each([(source, self.config.defaults) for source in sources])
+
+    def summarize(self, texts: Sequence[str]) -> list[str]:
+        """Summaries as the build's service would give them, in order."""
+        return [self.tokenizer.decode(ids) for ids in self.generate_texts(texts)]
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The build's."""
+        return build_tokenizer(self._folder, self.config)
+
     def close(self) -> None:
         """Stop the loop's thread."""
         self._loop.close()
+
+
+def build_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
+    """The tokenizer of a build, as its service opens it.
+
+    Args:
+        folder: Version folder of the front model.
+        config: The build's.
+    """
+    return Tokenizer(
+        folder / TOKENIZER_FILE,
+        config.tokenizer,
+        config.ids,
+        max_source_length=config.limits.max_source_length,
+        vocab_size=config.shape.vocab_size,
+    )
 
 
 class _Result:
@@ -123,3 +239,45 @@ class _Result:
         if isinstance(outcome, KobartError):
             raise outcome
         return outcome
+
+
+def import_ctranslate2() -> Any:
+    """The package `ctranslate2`.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import ctranslate2
+    except ImportError as error:
+        raise ConfigError(
+            f"ctranslate2 cannot be imported ({error}): pip install 'kobart-triton[peers]'"
+        ) from error
+    return ctranslate2
+
+
+def _ctranslate2_spec(checkpoint: Checkpoint) -> Any:
+    """CTranslate2's form of the model; its vocabulary is the ids as decimal text."""
+    from ctranslate2.converters.transformers import BartLoader
+
+    model: Any = checkpoint.model
+    # The loader asks for two settings of old BartConfigs, which every BART has at these values.
+    config = SimpleNamespace(
+        **{**checkpoint.config.to_dict(), "normalize_before": False, "normalize_embedding": True}
+    )
+    loader = BartLoader()
+    with torch.inference_mode():
+        spec = loader.get_model_spec(
+            SimpleNamespace(
+                config=config,
+                model=model.model,
+                lm_head=model.lm_head,
+                final_logits_bias=model.final_logits_bias,
+            )
+        )
+    loader.set_vocabulary(spec, [str(token) for token in range(checkpoint.vocab_size)])
+    spec.config.bos_token = str(checkpoint.ids.decoder_start)
+    spec.config.eos_token = str(checkpoint.ids.eos[0])
+    spec.config.unk_token = str(checkpoint.ids.pad)
+    spec.config.decoder_start_token = str(checkpoint.ids.decoder_start)
+    return spec

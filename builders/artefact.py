@@ -28,7 +28,7 @@ class Artefact:
     precision: str  # of the greater part of its weights; int8 means int8 activations too
     precision_share: float  # that part of all weights, 0..1
     opset: int | None  # of the default ONNX domain; None: it is no ONNX file
-    quantization: str | None = None  # "qdq" or "dynamic": how activations become int8
+    quantization: str | None = None  # "qdq", "dynamic" or "dynamic-unsigned": see precision.py
 
 
 def read_back(path: Path) -> Artefact:
@@ -57,7 +57,13 @@ def read_back(path: Path) -> Artefact:
 
 def _quantization(graph: onnx.GraphProto) -> str | None:
     found = {QUANTIZERS[node.op_type] for node in graph.node if node.op_type in QUANTIZERS}
-    return "dynamic" if "dynamic" in found else next(iter(found), None)
+    if "dynamic" not in found:
+        return next(iter(found), None)
+    unsigned = any(
+        tensor.data_type == onnx.TensorProto.UINT8 and len(tensor.dims) == 2
+        for tensor in graph.initializer
+    )
+    return "dynamic-unsigned" if unsigned else "dynamic"
 
 
 def _constants(graph: onnx.GraphProto) -> list[onnx.TensorProto]:

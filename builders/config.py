@@ -134,6 +134,13 @@ class BuildConfig:
         "newlines of the text: kept, or each one replaced by a space (as many trainers do)",
         choices=("keep", "space"),
     )
+    int8_calibrator: str = _option(
+        "qdq",
+        str,
+        "TensorRT: where int8 scales come from: qdq puts calibrated ones into the graph, for every "
+        "version; tensorrt leaves it to TensorRT's own IInt8EntropyCalibrator2 (8.6 and 10)",
+        choices=("qdq", "tensorrt"),
+    )
     workspace_mib: int = _option(1024, int, "TensorRT: scratch memory that a layer may use, in MiB")
     optimization_level: int = _option(
         3, int, "TensorRT: 0 builds fastest, 5 looks longest for the fastest kernels"
@@ -152,11 +159,20 @@ class BuildConfig:
         for option in fields(self):
             _check_choice(option.name, getattr(self, option.name), option.metadata["choices"])
         if self.calibration_data and self.precision == "fp32":
-            raise ConfigError("calibration_data is for precision fp16 or int8: leave it out")
+            raise ConfigError(
+                "calibration_data is for precision fp16 or int8, got fp32: leave it out, or ask "
+                "for one of them"
+            )
         if self.runtime == "torchscript" and self.precision != "fp32":
             raise ConfigError(
-                f"runtime torchscript has precision fp32 alone, got {self.precision}: choose "
-                "runtime onnxruntime or tensorrt for it"
+                f"runtime torchscript is for precision fp32, got {self.precision}: on CPUs "
+                "PyTorch's float16 is no faster than its float32, and int8 graphs are ONNX; "
+                f"ask for --runtime onnxruntime or tensorrt with --precision {self.precision}"
+            )
+        if self.calibrated_by_tensorrt and (self.precision, self.runtime) != ("int8", "tensorrt"):
+            raise ConfigError(
+                "int8_calibrator tensorrt is for precision int8 and runtime tensorrt, "
+                f"got {self.precision} and {self.runtime}"
             )
         parse_steps(self.prune or (), self.prune_layers or ())
         if not MODEL_NAME.fullmatch(self.model_name):
@@ -189,6 +205,16 @@ class BuildConfig:
         if self.max_target_length is None:
             given["max_target_length"] = max_target_length
         return Limits(**given)
+
+    @property
+    def calibrated_by_tensorrt(self) -> bool:
+        """Whether the plans are made from float32 graphs, which TensorRT calibrates itself."""
+        return self.int8_calibrator == "tensorrt"
+
+    @property
+    def graph_precision(self) -> str:
+        """Of the graphs that the plans are made from."""
+        return "fp32" if self.calibrated_by_tensorrt else self.precision
 
     @property
     def prune_steps(self) -> tuple[PruneStep, ...]:

@@ -54,7 +54,7 @@ def print_summary(facts: BuildFacts, output: Path) -> None:
         f"ids:       bos {ids.bos}, eos {list(ids.eos)}, pad {ids.pad}, "
         f"decoder start {ids.decoder_start}, "
         f"forced bos {ids.forced_bos}, forced eos {ids.forced_eos}\n"
-        f"precision: {facts.artefact.precision} built, {asked.precision} requested\n"
+        f"precision: {facts.precision} built, {asked.precision} requested\n"
         f"runtime:   {facts.runtime} built, {asked.runtime} requested\n"
         f"compared:  {verification.summary}\n"
         f"size:      {_sizes(Layout(root=output, name=asked.model_name, runtime=facts.runtime))}\n"

@@ -50,6 +50,16 @@ class BuildFacts:
     pruning: Pruning | None = None  # None: built as the checkpoint is
     plans: Plans | None = None  # None: no TensorRT
 
+    @property
+    def int8_by(self) -> str | None:
+        """What of TensorRT made int8 plans of the float32 graphs, if anything did."""
+        return self.plans.int8_by if self.plans else None
+
+    @property
+    def precision(self) -> str:
+        """Really built."""
+        return "int8" if self.int8_by else self.artefact.precision
+
 
 def write_manifest(folder: Path, facts: BuildFacts, artefacts: Sequence[Path]) -> None:
     """Write `manifest.json` into a build's root."""
@@ -66,9 +76,9 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         "name": config.model_name,
         "requested": {"precision": config.precision, "runtime": config.runtime},
         "built": {
-            "precision": facts.artefact.precision,
-            "precision_share": facts.artefact.precision_share,
-            "quantization": facts.artefact.quantization,
+            "precision": facts.precision,
+            "precision_share": None if facts.int8_by else facts.artefact.precision_share,
+            "quantization": facts.int8_by or facts.artefact.quantization,
             "runtime": facts.runtime,
             "reason": facts.reason,
             "opset": facts.artefact.opset,
@@ -88,7 +98,7 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         "model": dimensions(facts.checkpoint.model),
         "pruning": asdict(facts.pruning) if facts.pruning else None,
         "versions": {"kobart-triton": _own_version(), **_versions()},
-        "machine": {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))},
+        "machine": {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0))},
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -116,7 +126,7 @@ def _own_version() -> str:
     return found[1] if found else "unknown"
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     """The processor's name; Linux tells it in a file alone."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import resource
-import subprocess
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import numpy as np
 
-from kobart_runtime.errors import BuildError
+PERCENTILES = (50, 95, 99)
 
-_NVIDIA_SMI = (
-    "nvidia-smi",
-    "--query-gpu=utilization.gpu,memory.used",
-    "--format=csv,noheader,nounits",
-)
+
+class Watch(AbstractContextManager, Protocol):
+    """Looks at a machine's use while a block runs, such as `GpuSampler`."""
+
+    def figures(self) -> dict[str, float]:
+        """What was seen, by name; with the unit in the name."""
+
+
+class ProcessMemory(nullcontext):
+    """The most memory that this process has had, in MB, now or before."""
+
+    def figures(self) -> dict[str, float]:
+        """`memory_mb`."""
+        return {"memory_mb": peak_memory_mb()}
 
 
 def measure(
@@ -24,7 +34,7 @@ def measure(
     num_samples: int,
     num_iterations: int,
     num_warmup: int,
-    on_gpu: bool = False,
+    watch: Watch | None = None,
 ) -> dict[str, float]:
     """Time each call.
 
@@ -33,22 +43,28 @@ def measure(
         num_samples: That one call works on.
         num_iterations: Calls that are timed.
         num_warmup: Calls before them.
-        on_gpu: Ask the GPU for its memory and utilization as well.
+        watch: Looks on while the timed calls run (default: `ProcessMemory`).
 
     Returns:
-        `avg_time`, `p50`, `p95`, `p99` in seconds; `throughput` in samples a second; `memory_mb`,
-        the process's peak or the GPU's use; with a GPU `gpu_utilization` in %.
+        `avg_time`, `p50`, `p95`, `p99` in seconds; `throughput` in samples a second; and what the
+        watch saw.
     """
+    watch = watch or ProcessMemory()
     for _ in range(num_warmup):
         run()
-    times = np.array([_seconds(run) for _ in range(num_iterations)])
-    usage = gpu_usage() if on_gpu else {"memory_mb": peak_memory_mb()}
+    with watch:
+        times = np.array([seconds(run) for _ in range(num_iterations)])
     return {
         "avg_time": float(times.mean()),
         "throughput": num_samples * num_iterations / float(times.sum()),
-        **{f"p{share}": float(np.percentile(times, share)) for share in (50, 95, 99)},
-        **usage,
+        **percentiles(times),
+        **watch.figures(),
     }
+
+
+def percentiles(values: np.ndarray) -> dict[str, float]:
+    """`p50`, `p95` and `p99`, in the unit of the values."""
+    return {f"p{share}": float(np.percentile(values, share)) for share in PERCENTILES}
 
 
 def peak_memory_mb() -> float:
@@ -56,24 +72,8 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
-def gpu_usage() -> dict[str, float]:
-    """The first GPU's utilization of the last moments in %, and its memory in use in MB.
-
-    Raises:
-        BuildError: nvidia-smi does not answer.
-    """
-    try:
-        result = subprocess.run(_NVIDIA_SMI, capture_output=True, text=True, timeout=30, check=True)
-        utilization, memory_mib = result.stdout.splitlines()[0].split(",")
-        return {
-            "gpu_utilization": float(utilization),
-            "memory_mb": float(memory_mib) * (1 << 20) / 1e6,
-        }
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-        raise BuildError(f"nvidia-smi does not tell the GPU's use: {error}") from error
-
-
-def _seconds(run: Callable[[], None]) -> float:
+def seconds(run: Callable[[], None]) -> float:
+    """How long one call takes."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started

@@ -15,25 +15,35 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import BartForConditionalGeneration
 
+from builders.forward_pass import engine_pass, pytorch_pass
 from builders.generating import generate, token_ids
 from builders.gpu import Gpu
+from builders.gpu_sampler import GpuSampler
 from builders.measuring import measure
+from builders.optimizer_graphs import (
+    IdPairs,
+    document_set,
+    export_graphs,
+    half_graphs,
+    int8_graphs,
+)
 from builders.plan_facts import PlanFacts
 from builders.profiles import decoder_profiles, encoder_profiles
 from builders.runtime_choice import find_gpu, missing_packages
+from calibration.documents import DocumentSet
+from calibration.scales import GRAPH_FILES
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.model_config import ENGINE_FILES, ModelShape
-from kobart_runtime.model_runner import ModelRunner, StepInputs
+from kobart_runtime.model_runner import ModelRunner
 from kobart_runtime.runners import open_runner
 from kobart_runtime.settings import GenerationSettings, Limits
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 SAVED = ("precision", "workspace_size", "max_batch_size")
 AXES = {"input_ids", "attention_mask"}
 
@@ -82,7 +92,7 @@ class TensorRTOptimizer:
         """Look at the machine.
 
         Args:
-            precision: "fp32" or "fp16"; int8 needs documents: `kobart-build --precision int8`.
+            precision: "fp32", "fp16", or "int8", whose conversion asks for documents.
             workspace_size: Scratch memory that a layer may use, bytes.
             max_batch_size: Sources that run together at most.
             logger: Told what is done (default: this module's).
@@ -106,6 +116,8 @@ class TensorRTOptimizer:
         input_shape: tuple[int, int],
         output_path: str | Path,
         dynamic_axes: Mapping[str, Mapping[int, str]] | None = None,
+        *,
+        documents: IdPairs | None = None,
     ) -> OptimizedModel:
         """Make the encoder's and the decoder's engine and open them.
 
@@ -115,19 +127,22 @@ class TensorRTOptimizer:
             output_path: Folder for the engine files; made if it is missing.
             dynamic_axes: Axes of `input_ids` that may grow beyond `input_shape`: 0 to
                 `max_batch_size`, 1 to the model's positions (default: both).
+            documents: What int8 is calibrated on: (source ids, summary ids) of each; the summary
+                without the decoder's start. A hundred of the kind to be served are enough.
 
         Raises:
-            ConfigError: The shape or an axis is not possible.
+            ConfigError: The shape or an axis is not possible, or int8 was given no documents.
             BuildError: TensorRT refused the model.
         """
         model = model.eval()
         limits = self._limits(model, input_shape, dynamic_axes)
         shape = _model_shape(model, limits)
+        calibration = self._documents(model, documents, limits)
         folder = Path(output_path)
         folder.mkdir(parents=True, exist_ok=True)
         facts: dict[str, PlanFacts] = {}
         if self.tensorrt_available:
-            facts = self._build_plans(model, shape, limits, folder)
+            facts = self._build_plans(model, shape, limits, folder, calibration)
         else:
             self._trace(model, shape, folder)
         runtime = "tensorrt" if self.tensorrt_available else "torchscript"
@@ -151,25 +166,30 @@ class TensorRTOptimizer:
 
         Returns:
             Seconds `avg_time`, `p50`, `p95`, `p99`; `throughput` in sources a second;
-            `memory_mb` of the process, or of the GPU where the engines use it; there also
-            `gpu_utilization` in %.
+            `memory_mb`, the most that this process has had of the host's memory up to now.
+            Where the engines run on a GPU: `memory_mb`, the most that was in use on the GPU, by
+            this or any other program, and `gpu_utilization`, the mean in %; both are sampled
+            while the timed passes run, ten times a second (see `GpuSampler`).
 
         Raises:
             ConfigError: A number is not above 0.
+            BuildError: nvidia-smi does not tell the GPU's use.
         """
         for name, value in (("n_iterations", n_iterations), ("input_shape", min(input_shape))):
             if value < 1:
                 raise ConfigError(f"{name} must be above 0, got {value}")
         vocab_size = _bart(model).config.vocab_size
         ids = np.random.default_rng(0).integers(vocab_size, size=input_shape).astype(np.int32)
-        run = _engine_pass if isinstance(model, OptimizedModel) else _pytorch_pass
-        on_gpu = isinstance(model, OptimizedModel) and model.runtime == "tensorrt"
+        if isinstance(model, OptimizedModel):
+            run, on_gpu = engine_pass(model.runner, ids), model.runtime == "tensorrt"
+        else:
+            run, on_gpu = pytorch_pass(model, ids), False
         return measure(
-            lambda: run(model, ids),
+            run,
             num_samples=input_shape[0],
             num_iterations=n_iterations,
             num_warmup=warmup_iterations,
-            on_gpu=on_gpu,
+            watch=GpuSampler() if on_gpu else None,
         )
 
     def save_config(self, path: str | Path) -> None:
@@ -196,11 +216,6 @@ class TensorRTOptimizer:
         self._set(**settings)
 
     def _set(self, precision: str, workspace_size: int, max_batch_size: int) -> None:
-        if precision == "int8":
-            raise ConfigError(
-                "int8 is calibrated on documents: python builders/build_all.py --precision int8 "
-                "--calibration-data FILE"
-            )
         if precision not in PRECISIONS:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision}")
         for name, value in (("workspace_size", workspace_size), ("max_batch_size", max_batch_size)):
@@ -234,22 +249,39 @@ class TensorRTOptimizer:
             max_target_length=min(positions, Limits.max_target_length),
         )
 
+    def _documents(
+        self, model: BartForConditionalGeneration, documents: IdPairs | None, limits: Limits
+    ) -> DocumentSet | None:
+        if self.precision != "int8":
+            return None
+        if documents is None:
+            raise ConfigError(
+                "precision int8 is calibrated on documents: give documents=[(source ids, summary "
+                "ids), ...], a hundred or so of the kind to be served"
+            )
+        start, vocab_size = token_ids(model).decoder_start, int(model.config.vocab_size)
+        return document_set(documents, start, vocab_size, limits)
+
     def _build_plans(
-        self, model: BartForConditionalGeneration, shape: ModelShape, limits: Limits, folder: Path
+        self,
+        model: BartForConditionalGeneration,
+        shape: ModelShape,
+        limits: Limits,
+        folder: Path,
+        documents: DocumentSet | None,
     ) -> dict[str, PlanFacts]:
         from builders.engine import EngineOptions, build_plan
-        from builders.export import export_decoder, export_encoder
 
         options = EngineOptions(precision=self.precision, workspace_bytes=self.workspace_size)
         profiles = (encoder_profiles(limits), decoder_profiles(shape, limits))
         with TemporaryDirectory() as temporary:
             graphs = Path(temporary)
-            encoder, decoder = ENGINE_FILES["onnxruntime"]
-            export_encoder(model, graphs / encoder)
-            export_decoder(model, graphs / decoder, shape.num_candidates)
+            export_graphs(model, graphs, shape)
             if self.precision == "fp16":
-                graphs = _half(graphs, shape, limits)
-            jobs = zip(ENGINE_FILES["tensorrt"], (encoder, decoder), profiles, strict=True)
+                graphs = half_graphs(graphs, shape, limits)
+            elif documents:
+                graphs = int8_graphs(graphs, shape, documents)
+            jobs = zip(ENGINE_FILES["tensorrt"], GRAPH_FILES, profiles, strict=True)
             return {
                 name: build_plan(graphs / graph, folder / name, wanted, options)
                 for name, graph, wanted in jobs
@@ -282,26 +314,6 @@ def create_tensorrt_optimizer(
     return TensorRTOptimizer(precision, workspace_size, max_batch_size, logger)
 
 
-def _half(graphs: Path, shape: ModelShape, limits: Limits) -> Path:
-    """Float16 graphs below those of float32; random ids show which values would overflow."""
-    from builders.precision import make_half
-    from calibration.documents import Document, DocumentSet
-
-    rng = np.random.default_rng(0)
-    length, steps = min(64, limits.max_source_length), min(16, limits.max_target_length)
-    documents = tuple(
-        Document(
-            tuple(rng.integers(shape.vocab_size, size=length).tolist()),
-            tuple(rng.integers(shape.vocab_size, size=steps).tolist()),
-        )
-        for _ in range(4)
-    )
-    target = graphs / "fp16"
-    target.mkdir()
-    make_half(graphs, target, shape, DocumentSet("random ids", documents))
-    return target
-
-
 def _optimize_for_inference(path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is deprecated for new work, not for this
@@ -324,23 +336,6 @@ def _model_shape(model: BartForConditionalGeneration, limits: Limits) -> ModelSh
 
 def _bart(model: OptimizedModel | BartForConditionalGeneration) -> BartForConditionalGeneration:
     return model.model if isinstance(model, OptimizedModel) else model
-
-
-def _engine_pass(model: Any, ids: np.ndarray) -> None:
-    num_sources, source_len = ids.shape
-    encoded = model.runner.encode(ids, np.ones_like(ids))
-    cache = model.runner.new_cache(num_sources, 1, source_len)
-    for row in range(num_sources):
-        cache.put(row, encoded, row, source_len)
-    one = np.ones((num_sources, 1), np.int32)
-    inputs = StepInputs(one, one - 1, np.zeros_like(one)[:, None], np.zeros_like(one, np.int64))
-    model.runner.decode_step(cache, inputs, want_logits=False)
-
-
-def _pytorch_pass(model: Any, ids: np.ndarray) -> None:
-    sources = torch.from_numpy(ids).long()
-    with torch.inference_mode():
-        model(input_ids=sources, decoder_input_ids=torch.ones(len(sources), 1, dtype=torch.long))
 
 
 def _versions() -> dict[str, str | None]:

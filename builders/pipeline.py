@@ -17,7 +17,7 @@ from builders.export import export_decoder, export_encoder
 from builders.fit import fit_limits, model_shape
 from builders.generation_defaults import fit_defaults
 from builders.manifest import BuildFacts, write_manifest
-from builders.plans import make_plans
+from builders.plans import check_tensorrt_calibrates, make_plans
 from builders.precision import (
     AGREEMENT_GATES,
     QDQ,
@@ -74,6 +74,8 @@ def build(config: BuildConfig) -> Path:
     check_output(output, force=config.force)  # before minutes of work
     repository.check_sources()
     choice = choose_runtime(config.runtime, config.precision)
+    if config.calibrated_by_tensorrt:
+        check_tensorrt_calibrates()
     print_lines("runtime", [f"{choice.runtime} ({choice.reason})"])
     pruned = "".join(f", prune {text}" for text in config.prune or ())
     step = Steps(config.precision, choice.runtime)
@@ -152,13 +154,13 @@ def _fill(
     conversion = None
     if runtime == "torchscript":
         _trace(layout.front, source, step)
-    elif config.precision == "fp32":
+    elif config.graph_precision == "fp32":
         _export(layout.front, source, step)
     else:
         with workspace(layout.root) as graphs:
             _export(graphs, source, step)
             conversion = _convert(graphs, layout.front, config.precision, source, step)
-    artefact = _read_back(layout.front, runtime, config.precision)
+    artefact = _read_back(layout.front, runtime, config.graph_precision)
     with step("compare with PyTorch"):
         runner = open_runner(layout.front, runtime, source.shape)
         verification = _verify(runner, config, source, conversion)

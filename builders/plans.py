@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 from builders.agreement import MAX_DOCUMENTS
 from builders.config import BuildConfig
 from builders.gpu import Gpu
+from builders.plan_calibration import PlanCalibration
 from builders.plan_facts import PlanFacts
+from builders.plan_feeds import plan_calibrations
 from builders.precision import AGREEMENT_GATES, PORTABLE_FILES
 from builders.profiles import Profile, decoder_profiles, encoder_profiles
 from builders.repository import Layout
 from builders.verification import NUM_BEAMS, Verification, compare
 from calibration.scales import GRAPH_FILES
+from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import ENGINE_FILES, ModelShape
 from kobart_runtime.runners import open_runner
 from kobart_runtime.settings import Limits
@@ -41,8 +44,29 @@ class Plans:
         return {
             "verified_on_gpu": self.gpu is not None and self.verification.passed,
             "verification": asdict(self.verification),
-            "plans": {name: asdict(facts) for name, facts in self.facts.items()},
+            "int8_by": self.int8_by,
+            "plans": {
+                name: {"precision": facts.precision, **asdict(facts)}
+                for name, facts in self.facts.items()
+            },
         }
+
+    @property
+    def int8_by(self) -> str | None:
+        """TensorRT's calibrator, if it found the int8 ranges; else the graph holds them."""
+        calibrated = [facts.calibration for facts in self.facts.values() if facts.calibration]
+        return calibrated[0].calibrator if calibrated else None
+
+
+def check_tensorrt_calibrates() -> None:
+    """Refuse early what the installed TensorRT cannot do.
+
+    Raises:
+        ConfigError: It has no calibrator of its own.
+    """
+    from builders.engine import check_calibrator  # needs TensorRT
+
+    check_calibrator()
 
 
 def make_plans(
@@ -64,15 +88,19 @@ def make_plans(
     from builders.engine import build_plan  # needs TensorRT
 
     # The int8 graphs that CPUs run may measure their scales as they go, which TensorRT cannot.
-    graphs = PORTABLE_FILES.values() if config.precision == "int8" else GRAPH_FILES
+    graphs = PORTABLE_FILES.values() if config.graph_precision == "int8" else GRAPH_FILES
     names = ENGINE_FILES["tensorrt"]
     with step("build the TensorRT plans"):
         profiles = all_profiles(source.shape, source.limits)
         options = engine_options(config)
+        calibrations = _calibrations(layout, config, source)
         facts = {
-            name: build_plan(layout.front / graph, layout.front / name, wanted, options)
-            for name, graph, wanted in zip(names, graphs, profiles, strict=True)
+            name: build_plan(layout.front / graph, layout.front / name, wanted, options, calibrated)
+            for name, graph, wanted, calibrated in zip(
+                names, graphs, profiles, calibrations, strict=True
+            )
         }
+    check_precision(facts, config.precision)
     for graph in GRAPH_FILES:
         (layout.front / graph).unlink()
     with step("compare the plans with PyTorch"):
@@ -103,6 +131,31 @@ def engine_options(config: BuildConfig) -> EngineOptions:
         sparse_weights=SPARSE_STEP in (config.prune or ()),
         timing_cache=config.output_folder.parent / TIMING_CACHE,
     )
+
+
+def _calibrations(
+    layout: Layout, config: BuildConfig, source: Source
+) -> tuple[PlanCalibration | None, PlanCalibration | None]:
+    """What TensorRT calibrates the encoder's and the decoder's plan with, if it is to."""
+    if not config.calibrated_by_tensorrt:
+        return None, None
+    assert source.documents
+    caches = config.output_folder.parent
+    return plan_calibrations(layout.front, source.shape, source.documents, caches)
+
+
+def check_precision(facts: dict[str, PlanFacts], asked: str) -> None:
+    """A plan must compute in what was asked for.
+
+    Raises:
+        BuildError: TensorRT says that no layer of a plan does.
+    """
+    for name, plan in facts.items():
+        if plan.precision not in (asked, None):
+            raise BuildError(
+                f"precision {asked} was asked for, TensorRT {plan.tensorrt} built {name} in "
+                f"{plan.precision}: take --precision {plan.precision}"
+            )
 
 
 def _compare(layout: Layout, config: BuildConfig, source: Source) -> Verification:

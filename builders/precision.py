@@ -1,8 +1,9 @@
 """Float32 graphs -> the graphs that a build runs, in float16 or int8.
 
-An int8 build makes two pairs of graphs. The portable one is explicit Q/DQ with calibrated scales,
-which TensorRT reads too; the other measures its scales in every step and is for CPUs alone. Both
-are compared with the checkpoint; the faster one that passes is what the build runs.
+An int8 build makes three pairs of graphs. The portable one is explicit Q/DQ with calibrated
+scales, which TensorRT reads too; two measure their scales in every step and are for CPUs alone,
+with signed weights and with unsigned ones. All are compared with the checkpoint; the fastest that
+passes is what the build runs.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ DEV_FILE = "dev.jsonl"  # documents that a checkpoint ships
 AGREEMENT_GATES = {"fp16": 0.995, "int8": 0.97}
 INT8_AIM = 0.99  # below it, the most sensitive products of a trained model stay float32
 OVERFLOW_DOCUMENTS = 32  # watched for values too large for float16: every tensor of every node
-QDQ, DYNAMIC = "qdq", "dynamic"
+QDQ, DYNAMIC, UNSIGNED = "qdq", "dynamic", "dynamic-unsigned"
 PORTABLE_FILES = {name: name.replace(".onnx", ".qdq.onnx") for name in GRAPH_FILES}
 
 
@@ -42,7 +43,7 @@ PORTABLE_FILES = {name: name.replace(".onnx", ".qdq.onnx") for name in GRAPH_FIL
 class Conversion:
     """How the graphs of a build came from the float32 ones; stands in the manifest."""
 
-    kind: str  # what is run: "float16", "qdq" or "dynamic"
+    kind: str  # what is run: "float16", or a key of `agreements`
     documents: str  # sha256 of the file
     num_documents: int
     float32_nodes: tuple[str, ...]  # left alone: too large for float16, or too sensitive for int8
@@ -137,7 +138,8 @@ class Int8Maker:
                 self.source, self.shape, scales, self.documents, self._write_qdq, INT8_AIM
             )
             agreements[QDQ] = self._write_qdq(scales, excluded)
-        agreements[DYNAMIC] = self._write_dynamic(excluded)
+        for kind in (DYNAMIC, UNSIGNED):
+            agreements[kind] = self._write_dynamic(kind, excluded)
         times = batch_ms(
             {kind: self._folder(kind) for kind in agreements}, self.shape, self.documents
         )
@@ -164,10 +166,11 @@ class Int8Maker:
             quantize_qdq(self.source / name, folder / name, scales.scales[name], left)
         return self.teacher.agreement(folder, self.shape)
 
-    def _write_dynamic(self, excluded: tuple[str, ...]) -> float:
-        folder = self._folder(DYNAMIC)
+    def _write_dynamic(self, kind: str, excluded: tuple[str, ...]) -> float:
+        folder = self._folder(kind)
         for name in GRAPH_FILES:
-            write_dynamic(self.source / name, folder / name, nodes_of(name, excluded))
+            left, unsigned = nodes_of(name, excluded), kind == UNSIGNED
+            write_dynamic(self.source / name, folder / name, left, unsigned=unsigned)
         return self.teacher.agreement(folder, self.shape)
 
     def _deliver(self, kind: str, scales: Scales, target: Path) -> tuple[str, ...]:

@@ -69,28 +69,30 @@ def _decoder_profile(shape: ModelShape, limits: Limits, smallest: int, largest: 
         round_up(limits.max_source_length, SOURCE_STEP),
     )
     steps = (
-        _Step(smallest, 1, 1, 1),
-        _Step(
+        Step(smallest, 1, 1, 1),
+        Step(
             largest,
             min(USUAL_BEAMS, limits.max_beams),
             min(USUAL_ENTRIES, most_entries),
             min(USUAL_SOURCE, most_source),
         ),
-        _Step(largest, limits.max_beams, most_entries, most_source),
+        Step(largest, limits.max_beams, most_entries, most_source),
     )
-    low, usual, high = (_step_shapes(shape, step) for step in steps)
+    low, usual, high = (step_shapes(shape, step) for step in steps)
     return {name: ShapeRange(low[name], usual[name], high[name]) for name in low}
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
+    """Sizes of one decode step."""
+
     requests: int
     beams: int
     entries: int
-    source: int
+    source: int  # length
 
 
-def _step_shapes(shape: ModelShape, step: _Step) -> dict[str, Shape]:
+def step_shapes(shape: ModelShape, step: Step) -> dict[str, Shape]:
     """Shapes of all inputs of one decode step."""
     requests, heads, head_dim = step.requests, shape.num_heads, shape.head_dim
     shapes: dict[str, Shape] = {

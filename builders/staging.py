@@ -26,8 +26,10 @@ def check_output(output: Path, *, force: bool, marker: str = MANIFEST_NAME) -> N
         marker: The file by which a folder is known to be ours to replace.
 
     Raises:
-        BuildError: It exists and `force` is off, or it is something else than ours.
+        BuildError: It exists and `force` is off, it is something else than ours, or it could not
+            be made.
     """
+    _check_writable(output)
     if not output.exists() or _is_empty_folder(output):
         return
     if not (output / marker).is_file():
@@ -36,6 +38,16 @@ def check_output(output: Path, *, force: bool, marker: str = MANIFEST_NAME) -> N
         )
     if not force:
         raise BuildError(f"{output} exists: give --force to replace it, or another --output")
+
+
+def _check_writable(output: Path) -> None:
+    """Refuse what could not be made in the end, before the work."""
+    parent = next(folder for folder in output.absolute().parents if folder.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+        raise BuildError(
+            f"{output} cannot be made: {parent} is no folder that you may write to; choose another "
+            "--output"
+        )
 
 
 @contextmanager

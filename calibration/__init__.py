@@ -3,7 +3,8 @@
     documents.py    JSON lines -> ids
     feeds.py        ids -> what the encoder and the decode step are fed, batch by batch
     activations.py  feeds -> the values of a graph's tensors
-    ranges.py       values -> ranges, by entropy or by their peaks
+    histogram.py    values -> counts, batch by batch
+    ranges.py       counts or values -> ranges, by entropy or by their peaks
     calibrator.py   all of it
     scales.py       the result, and its file
 

@@ -36,7 +36,7 @@ def observe(
     for feed in feeds:
         values = run_session(session, list(tensors), feed)
         mask = feed.get(bindings.ATTENTION_MASK)  # the encoder's; decode steps have no padding
-        if mask is not None:
+        if mask is not None and not mask.all():  # without padding nothing need be copied
             values = [value[mask == 1] for value in values]
         yield dict(zip(tensors, values, strict=True))
 

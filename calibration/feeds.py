@@ -23,7 +23,8 @@ from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 Feed = dict[str, np.ndarray]
 
 MAX_DOCUMENTS = 16
-MAX_SOURCE_IDS = 2048  # of a batch: the widest activations of full-size KoBART take 24 MiB
+MAX_SOURCE_IDS = 2048  # encoded at once: the widest activations of full-size KoBART take 24 MiB
+MAX_CACHED_IDS = 8192  # decoded along: cross-attention K/V of full-size KoBART take 288 MiB
 STEP_STRIDE = 4  # every how many decode steps one is recorded
 CACHE_STRIDE = 32  # caches grow by as much at a time, as the runtime's do
 
@@ -55,7 +56,7 @@ def decoder_feeds(documents: DocumentSet, runner: OnnxRuntimeRunner) -> Iterator
     Raises:
         EngineError: An engine failed.
     """
-    for batch in documents.batches(MAX_DOCUMENTS, MAX_SOURCE_IDS):
+    for batch in documents.batches(MAX_DOCUMENTS, MAX_CACHED_IDS):
         for step in forced_steps(batch, runner):
             if step.number % STEP_STRIDE == 0:
                 yield runner.step_feeds(step.cache, step.inputs)
@@ -97,9 +98,12 @@ def _step_inputs(last: np.ndarray, number: int, num_entries: int) -> StepInputs:
 
 
 def _filled_cache(batch: Sequence[Document], runner: ModelRunner) -> KvCache:
-    input_ids, mask = pad([document.input_ids for document in batch])
-    encoded = runner.encode(input_ids, mask)
-    cache = runner.new_cache(len(batch), CACHE_STRIDE, input_ids.shape[1])
-    for row, document in enumerate(batch):
-        cache.put(row, encoded, row, len(document.input_ids))
+    longest = max(len(document.input_ids) for document in batch)
+    cache = runner.new_cache(len(batch), CACHE_STRIDE, longest)
+    num_encoded = max(1, MAX_SOURCE_IDS // longest)
+    for start in range(0, len(batch), num_encoded):
+        documents = batch[start : start + num_encoded]
+        encoded = runner.encode(*pad([document.input_ids for document in documents]))
+        for row, document in enumerate(documents):
+            cache.put(start + row, encoded, row, len(document.input_ids))
     return cache

@@ -28,15 +28,13 @@ def weight_products(model: onnx.ModelProto) -> list[WeightProduct]:
 
 
 def with_outputs(model: onnx.ModelProto, tensors: Collection[str]) -> bytes:
-    """The graph, serialised, that gives these tensors as well."""
-    extended = onnx.ModelProto()
-    extended.CopyFrom(model)
+    """The graph, serialised, extended so that it gives these tensors as well."""
     known = {output.name for output in model.graph.output}
     # ONNX Runtime infers the types; naming the tensors is enough.
-    extended.graph.output.extend(
+    model.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in tensors if name not in known
     )
-    return bytes(extended.SerializeToString())
+    return bytes(model.SerializeToString())
 
 
 def with_peaks(model: onnx.ModelProto, tensors: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,9 @@ import pytest
 from tests.conftest import REPOSITORY
 
 
-@pytest.mark.parametrize("package", ["kobart_runtime", "builders", "server", "client"])
+@pytest.mark.parametrize(
+    "package", ["kobart_runtime", "builders", "server", "client", "benchmarks"]
+)
 def test_structure_names_every_module(package: str) -> None:
     text = (REPOSITORY / "docs" / "structure.md").read_text(encoding="utf-8")
     modules = [path.name for path in (REPOSITORY / package).glob("*.py")]

@@ -9,9 +9,11 @@ import pytest
 from builders.build_all import build_parser, main
 from builders.config import OPTIONS, BuildConfig, read_yaml
 from builders.fit import fit_limits
+from builders.runtime_choice import find_gpu, missing_packages
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.model_config import TokenizerConfig
 from kobart_runtime.settings import Limits
+from tests.conftest import REPOSITORY
 
 FLAGS = {
     "--checkpoint", "--precision", "--runtime", "--output", "--model-name", "--max-queue-size",
@@ -21,7 +23,7 @@ FLAGS = {
     "--forced-eos-token-id", "--add-bos", "--no-add-bos", "--add-eos", "--no-add-eos",
     "--newline", "--calibration-data", "--prune", "--prune-layers", "--help", "-h",
     "--workspace-mib", "--optimization-level", "--version-compatible", "--no-version-compatible",
-    "--hardware-compatible", "--no-hardware-compatible",
+    "--hardware-compatible", "--no-hardware-compatible", "--int8-calibrator",
 }  # fmt: skip
 
 
@@ -131,3 +133,18 @@ def test_lengths_asked_for_above_the_positions_are_refused(name: str) -> None:
     fit_limits(BuildConfig(**{name: 64}), max_positions=64)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=f"{name} must be at most 64, .* got 65"):
         fit_limits(BuildConfig(**{name: 65}), max_positions=64)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(
+    find_gpu() is not None and not missing_packages(), reason="TensorRT can build here"
+)
+def test_the_shipped_tensorrt_configuration_is_refused_with_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = REPOSITORY / "configs" / "inference" / "tensorrt.yaml"
+    assert main(["--config", str(config), "--output", str(tmp_path / "b")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: --runtime tensorrt: this machine lacks ")
+    assert all(remedy in error for remedy in missing_packages())
+    assert find_gpu() is not None or "NVIDIA GPU" in error
+    assert list(tmp_path.iterdir()) == []

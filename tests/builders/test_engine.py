@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from builders.plan_facts import PlanFacts
+from builders.plans import check_precision
 from builders.profiles import ShapeRange
 from kobart_runtime.errors import BuildError, ConfigError
 from tests.conftest import REPOSITORY
@@ -181,3 +184,45 @@ print(builders.engine.DEFAULT_WORKSPACE_BYTES)
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == str(1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("told", "precision"),
+    [
+        (["Row major linear FP32", "Row major linear FP16 format"], "fp16"),
+        (["Half", "Float", "Int8"], "fp16"),
+        (["Float16"], "fp16"),
+        (["Row major linear FP32", "Int32"], "fp32"),
+        (["N/A due to dynamic shapes"], None),
+    ],
+)
+def test_the_precision_is_what_the_inspector_tells(
+    engine: Any, told: list[str], precision: str | None
+) -> None:
+    layers = json.dumps({"Layers": [{"Outputs": [{"Format/Datatype": word}]} for word in told]})
+    facts = PlanFacts(
+        asked="fp16",
+        tensorrt="10",
+        strongly_typed=True,
+        builder_flags=(),
+        profiles=[],
+        layer_outputs=engine._count_types(layers),
+        build_seconds=1.0,
+    )
+    assert facts.precision == precision
+
+
+def test_a_plan_of_another_precision_is_refused() -> None:
+    facts = PlanFacts(
+        asked="int8",
+        tensorrt="8.6.0",
+        strongly_typed=False,
+        builder_flags=("fp16", "int8"),
+        profiles=[],
+        layer_outputs={"fp16": 7, "int32": 2},
+        build_seconds=1.0,
+    )
+    message = r"int8 was asked for, TensorRT 8\.6\.0 built decoder\.plan in fp16: take"
+    with pytest.raises(BuildError, match=message):
+        check_precision({"decoder.plan": facts}, "int8")
+    check_precision({"decoder.plan": replace(facts, layer_outputs={})}, "int8")

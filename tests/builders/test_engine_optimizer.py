@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
 import torch
 from transformers import BartForConditionalGeneration
 
 import builders
-from builders import create_tensorrt_optimizer, measuring, optimizer
+from builders import create_tensorrt_optimizer, optimizer
 from builders.gpu import Gpu
+from builders.gpu_sampler import GpuSampler
 from builders.optimizer import TensorRTOptimizer
 from kobart_runtime.errors import BuildError, ConfigError
 from kobart_runtime.settings import GenerationSettings
 from tests.tensorrt_double.install import installed
+from tests.tensorrt_double.plan import Plan
 from tests.tensorrt_double.plans import tiny_model
 
 SOURCES = [[5, 6, 7, 8], [9, 10, 11], [12] * 40]
+DOCUMENTS = [(range(5, 5 + length), range(30, 30 + length // 3)) for length in (6, 15, 30, 16)]
 SETTINGS = GenerationSettings(num_beams=3, max_new_tokens=10, no_repeat_ngram_size=2)
 
 
@@ -58,8 +64,11 @@ def test_without_tensorrt_the_model_is_traced_and_generates(
 ) -> None:
     model = tiny_model()
     with caplog.at_level(logging.WARNING):
-        converted = create_tensorrt_optimizer().convert_to_tensorrt(model, (2, 16), tmp_path / "e")
+        converted = create_tensorrt_optimizer("int8").convert_to_tensorrt(
+            model, (2, 16), tmp_path / "e", documents=DOCUMENTS
+        )
     assert "TensorRT is not used, this machine lacks TensorRT" in caplog.text
+    assert "the engines are TorchScript, in fp32 on the CPU" in caplog.text
     assert converted.runtime == "torchscript"
     assert converted.generate(SOURCES, SETTINGS) == expected(model)
 
@@ -97,15 +106,86 @@ def test_benchmark_times_real_passes(tmp_path: Path) -> None:
         door.benchmark(model, (3, 8), n_iterations=0)
 
 
-def test_a_gpu_tells_its_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho '37, 1000'\n", encoding="utf-8")
-    program.chmod(0o755)
+@pytest.mark.usefixtures("double")
+def test_int8_plans_are_calibrated_on_documents(tmp_path: Path) -> None:
+    door = create_tensorrt_optimizer("int8", max_batch_size=4)
+    converted = door.convert_to_tensorrt(tiny_model(), (2, 16), tmp_path, documents=DOCUMENTS)
+    plan = Plan.read((tmp_path / "decoder.plan").read_bytes())
+    assert plan
+    graph = onnx.load_from_string(plan.graph).graph
+    assert "QuantizeLinear" in {node.op_type for node in graph.node}
+    assert converted.facts["decoder.plan"].precision == "int8"
+    assert [len(ids) for ids in converted.generate(SOURCES, SETTINGS)] == [10] * len(SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        (None, r"calibrated on documents: give documents=\[\(source ids, summary ids\), \.\.\.\]"),
+        ([], "documents is empty"),
+        ([([1, 97], [2])], r"ids 0\.\.96, none of them empty, got \[1, 97\]"),
+        ([([1], [])], r"none of them empty, got \[\]"),
+    ],
+)
+def test_int8_without_usable_documents(tmp_path: Path, documents: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TensorRTOptimizer("int8").convert_to_tensorrt(
+            tiny_model(), (1, 8), tmp_path / "engines", documents=documents
+        )
+    assert not (tmp_path / "engines").exists()
+
+
+def test_a_gpu_without_fast_int8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Gpu(name="GPU", compute_capability=(6, 0), memory_bytes=1 << 34, cuda_version="12.4")
+    monkeypatch.setattr(optimizer, "find_gpu", lambda: found)
+    monkeypatch.setattr(optimizer, "missing_packages", list)
+    with pytest.raises(ConfigError, match="has no fast int8: take --precision fp32"):
+        TensorRTOptimizer("int8")
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def write(script: str) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        program.chmod(0o755)
+
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert measuring.gpu_usage() == {"gpu_utilization": 37.0, "memory_mb": 1048.576}
-    program.write_text("#!/bin/sh\nexit 9\n", encoding="utf-8")
-    with pytest.raises(BuildError, match="nvidia-smi does not tell"):
-        measuring.gpu_usage()
+    return write
+
+
+def test_a_gpu_is_sampled_while_something_runs(nvidia_smi: Callable[[str], None]) -> None:
+    nvidia_smi("echo '99, 9999'; for u in 10 20 30 40 50 60; do sleep 0.05; echo $u, 1000; done")
+    with GpuSampler() as sampler:
+        time.sleep(0.12)
+    seen = [utilization for utilization, _ in sampler.samples]
+    assert 1 <= len(seen) <= 6
+    assert 99 not in seen, "what was before is left out"
+    assert sampler.figures() == {
+        "gpu_utilization": sum(seen) / len(seen),
+        "memory_mb": 1048.576,
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [("echo no devices were found; exit 6", "no devices were found"), ("exit 9", "it ended")],
+)
+def test_a_gpu_that_tells_nothing(
+    nvidia_smi: Callable[[str], None], script: str, message: str
+) -> None:
+    nvidia_smi(script)
+    with pytest.raises(BuildError, match=f"nvidia-smi does not tell the GPU's use: {message}"):
+        GpuSampler().__enter__()
+
+
+@pytest.mark.usefixtures("double")
+def test_engines_on_a_gpu_are_sampled(tmp_path: Path, nvidia_smi: Callable[[str], None]) -> None:
+    nvidia_smi("while sleep 0.02; do echo 37, 1000; done")
+    door = create_tensorrt_optimizer("fp32", max_batch_size=2)
+    converted = door.convert_to_tensorrt(tiny_model(), (2, 8), tmp_path / "engines")
+    result = door.benchmark(converted, (2, 8), n_iterations=3, warmup_iterations=1)
+    assert (result["gpu_utilization"], result["memory_mb"]) == (37.0, 1048.576)
 
 
 def test_settings_are_saved_and_loaded(tmp_path: Path) -> None:
@@ -126,8 +206,7 @@ def test_settings_are_saved_and_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"precision": "int8"}, "int8 is calibrated on documents"),
-        ({"precision": "bf16"}, "precision must be one of fp32, fp16, got bf16"),
+        ({"precision": "bf16"}, "precision must be one of fp32, fp16, int8, got bf16"),
         ({"workspace_size": 0}, "workspace_size must be a whole number above 0, got 0"),
         ({"max_batch_size": 1.5}, r"max_batch_size must be a whole number above 0, got 1\.5"),
     ],

@@ -7,13 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from builders.profiles import Profile, decoder_profiles, encoder_profiles
+from builders.profiles import (
+    Profile,
+    Step,
+    decoder_profiles,
+    encoder_profiles,
+    step_shapes,
+)
 from kobart_runtime import bindings
+from kobart_runtime.admission import ENTRIES_STEP, SOURCE_STEP, round_up
 from kobart_runtime.decode_batch import DecodeBatch, Sequence
 from kobart_runtime.model_config import ModelShape, TokenIds
 from kobart_runtime.request import Request
-from kobart_runtime.scheduler import WaitingQueue, pad_sources
+from kobart_runtime.scheduler import TOKENS_WHEN_IDLE, WaitingQueue, pad_sources
 from kobart_runtime.search import Generated
 from kobart_runtime.settings import GenerationSettings, Limits
 from tests.fakes import RecordingListener, ScriptedModel, ScriptedRunner
@@ -88,6 +97,41 @@ def test_batch_sizes_have_one_decoder_profile_each(limits: Limits) -> None:
     for requests in range(1, limits.max_batch_size + 1):
         assert len(accepting(profiles, {bindings.POSITION_IDS: (requests, 1)})) == 1
     assert not accepting(profiles, {bindings.POSITION_IDS: (limits.max_batch_size + 1, 1)})
+
+
+@st.composite
+def any_limits(draw: st.DrawFn) -> Limits:
+    return Limits(
+        max_batch_size=draw(st.integers(1, 128)),
+        max_source_length=draw(st.integers(1, 1024)),
+        max_target_length=draw(st.integers(1, 256)),
+        max_beams=draw(st.integers(1, 16)),
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(limits=any_limits(), data=st.data())
+def test_every_bucket_has_one_profile_whatever_the_limits(
+    limits: Limits, data: st.DataObject
+) -> None:
+    """The shapes by the rules of scheduler, cache and runner; the tests above run those."""
+    source = data.draw(st.integers(1, limits.max_source_length))
+    rows = data.draw(st.integers(1, max(1, min(limits.max_batch_size, TOKENS_WHEN_IDLE // source))))
+    sizes = (rows, source)
+    encoded: dict[str, tuple[int, ...]] = {
+        bindings.INPUT_IDS: sizes,
+        bindings.ATTENTION_MASK: sizes,
+    }
+    assert len(accepting(encoder_profiles(limits), encoded)) == 1
+    requests = data.draw(st.integers(1, limits.max_batch_size))
+    padded = min(1 << (requests - 1).bit_length(), limits.max_batch_size)
+    beams = data.draw(st.integers(1, limits.max_beams))
+    seen = data.draw(st.integers(1, beams * limits.max_target_length))
+    step = Step(padded, beams, round_up(seen, ENTRIES_STEP), round_up(source, SOURCE_STEP))
+    shapes = step_shapes(SHAPE, step)
+    profiles = decoder_profiles(SHAPE, limits)
+    assert all(set(profile) == set(shapes) for profile in profiles)
+    assert len(accepting(profiles, shapes)) == 1, shapes
 
 
 class DivergingSearch:

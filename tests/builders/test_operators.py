@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from builders.optimizer_graphs import document_set, export_graphs, half_graphs
+from builders.pruning import ModelPruner
+from builders.quantize_qdq import quantize_qdq
+from calibration import calibrate
+from calibration.scales import GRAPH_FILES
+from kobart_runtime.settings import Limits
 from tests.tensorrt_double.operators import MATRICES, unsupported
+from tests.tensorrt_double.plans import SHAPE, tiny_model
 
 
 @pytest.mark.parametrize("major", ["8", "10", "11"])
@@ -16,6 +24,42 @@ from tests.tensorrt_double.operators import MATRICES, unsupported
 def test_tensorrt_takes_the_exported_graphs(mini_build: Path, name: str, major: str) -> None:
     graph = onnx.load(mini_build / "kobart" / "1" / name)
     assert unsupported(graph, major) == []
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A folder with both graphs for every kind that plans are built from."""
+    limits = Limits(max_source_length=40, max_target_length=8)
+    documents = [(range(5, 25), range(30, 36)), (range(40, 47), range(50, 53))]
+    folders = {}
+    pruned = ModelPruner().structured_pruning(tiny_model(), amount=0.5)
+    models = {"whole": (tiny_model(), SHAPE), "pruned": (pruned, replace(SHAPE, num_heads=1))}
+    for name, (model, shape) in models.items():
+        graphs = tmp_path_factory.mktemp(name)
+        export_graphs(model, graphs, shape)
+        folders[f"{name} fp32"] = graphs
+        folders[f"{name} fp16"] = half_graphs(graphs, shape, limits)
+        calibration = document_set(documents, 2, shape.vocab_size, limits)
+        folders[f"{name} int8"] = tmp_path_factory.mktemp("int8")
+        scales = calibrate(graphs, shape, calibration, method="minmax").scales  # quick
+        for file in GRAPH_FILES:
+            quantize_qdq(graphs / file, folders[f"{name} int8"] / file, scales[file], [])
+    return folders
+
+
+@pytest.mark.parametrize("major", ["8", "10", "11"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("model", ["whole", "pruned"])
+def test_tensorrt_takes_every_kind_of_graph(
+    kinds: dict[str, Path], model: str, precision: str, major: str
+) -> None:
+    for name in GRAPH_FILES:
+        graph = onnx.load(kinds[f"{model} {precision}"] / name)
+        assert unsupported(graph, major) == []
+        operators = {node.op_type for node in graph.graph.node}
+        assert ("QuantizeLinear" in operators) == (precision == "int8")
+        types = {tensor.data_type for tensor in graph.graph.initializer}
+        assert (TensorProto.FLOAT16 in types) == (precision in ("fp16", "int8"))
 
 
 def test_the_list_says_where_it_is_from() -> None:

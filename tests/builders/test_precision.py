@@ -20,6 +20,7 @@ from builders.export import export_decoder, export_encoder
 from builders.half_precision import convert_to_half
 from builders.pipeline import Source, build, load_source
 from builders.precision import AGREEMENT_GATES, Int8Maker, choose, make_half
+from builders.quantize_dynamic import write_dynamic
 from builders.quantize_qdq import quantize_columns, quantize_qdq
 from builders.sensitivity import leave_out, rank
 from calibration import Scales, calibrate, encoder_feeds
@@ -107,6 +108,19 @@ def test_the_fastest_that_passes_is_run() -> None:
     assert choose({"qdq": 0.99, "dynamic": 0.99}, times) == "dynamic"
     assert choose({"qdq": 0.99, "dynamic": 0.9}, times) == "qdq"
     assert choose({"qdq": 0.5, "dynamic": 0.4}, times) == "qdq"
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+def test_dynamic_graphs_agree_and_say_what_their_weights_are(
+    unsigned: bool, mini: Source, graphs: Path, tmp_path: Path
+) -> None:
+    assert mini.teacher
+    for name in GRAPH_FILES:
+        write_dynamic(graphs / name, tmp_path / name, unsigned=unsigned)
+        artefact = read_back(tmp_path / name)
+        expected = "dynamic-unsigned" if unsigned else "dynamic"
+        assert (artefact.precision, artefact.quantization) == ("int8", expected)
+    assert mini.teacher.agreement(tmp_path, mini.shape) >= GATE
 
 
 def test_half_graphs_agree_and_keep_float32_where_it_is_needed(
@@ -261,7 +275,8 @@ def test_an_int8_build_has_the_portable_graphs_and_their_scales(
     assert manifest["built"]["precision"] == "int8"
     assert manifest["built"]["quantization"] == conversion["kind"]
     assert read_back(front / "encoder.qdq.onnx").quantization == "qdq"
-    assert set(conversion["agreements"]) == set(conversion["batch_ms"]) == {"qdq", "dynamic"}
+    kinds = {"qdq", "dynamic", "dynamic-unsigned"}
+    assert set(conversion["agreements"]) == set(conversion["batch_ms"]) == kinds
     assert [path.name for path in int8_build.iterdir() if path.name.startswith(".")] == []
     assert {path.name for path in int8_build.iterdir()} == {
         "kobart", "kobart_encoder", "kobart_decoder", "manifest.json",

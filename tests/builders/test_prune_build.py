@@ -15,6 +15,7 @@ import onnx
 import pytest
 import torch
 from google.protobuf import text_format
+from torch import nn
 from transformers import BartForConditionalGeneration
 from tritonclient.grpc.model_config_pb2 import ModelConfig as TritonConfig
 
@@ -106,6 +107,26 @@ def test_saved_models_build_the_same_engines(
         assert weights[0] == weights[1]
 
 
+def test_embeddings_come_through_bit_identical(method: str, built: Path, checkpoint: Path) -> None:
+    """Those of the model that is exported, and those in the graphs that are served."""
+    whole = load_checkpoint(str(checkpoint), IdOverrides()).model
+    source, _ = load_source(BuildConfig(checkpoint=str(checkpoint), prune=PRUNE[method]))
+    stored = {
+        onnx.numpy_helper.to_array(tensor).tobytes()
+        for name in ("encoder.onnx", "decoder.onnx")
+        for tensor in onnx.load(built / "kobart/1" / name).graph.initializer
+    }
+    tables = {
+        name: module for name, module in whole.named_modules() if isinstance(module, nn.Embedding)
+    }
+    assert len(tables) == 5  # one of tokens under three names, and the positions of both stacks
+    for name, table in tables.items():
+        assert torch.equal(source.checkpoint.model.get_submodule(name).weight, table.weight)  # type: ignore[arg-type]
+        # The first rows of BART's positions are never looked up, and not exported.
+        served = table.weight[getattr(table, "offset", 0) :]
+        assert served.detach().numpy().tobytes() in stored, name
+
+
 @pytest.mark.parametrize("method", ["all"], indirect=True)
 def test_the_build_carries_the_new_dimensions(built: Path) -> None:
     manifest = manifest_of(built)
@@ -193,9 +214,15 @@ def test_yaml_takes_one_step_or_a_list(tmp_path: Path) -> None:
         read_yaml(path)
 
 
-def test_the_configuration_that_is_shipped_is_valid() -> None:
-    config = BuildConfig(**read_yaml(CHECKOUT / "configs/inference/pruning.yaml"))
-    assert [step.method for step in config.prune_steps] == ["structured"]
+def test_the_configuration_that_is_shipped_builds(checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["--config", str(CHECKOUT / "configs/inference/pruning.yaml")]
+    arguments += ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "b")]
+    assert main(arguments) == 0
+    manifest = manifest_of(tmp_path / "b")
+    assert manifest["name"] == "kobart-pruned"
+    assert manifest["pruning"]["requested"] == ["structured=0.2"]
+    assert manifest["model"]["encoder_ffn_dim"] == 32 - 6
+    assert manifest["verification"]["passed"]
 
 
 def _saved(checkpoint: Path, folder: Path) -> dict[str, Any]:

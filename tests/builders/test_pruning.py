@@ -293,6 +293,21 @@ def test_each_pruned_layer_is_logged_with_its_sparsity(
     ]
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("layers", "all")])
+def test_the_log_is_what_the_statistics_say(
+    method: str, model: BartForConditionalGeneration, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    pruner = ModelPruner()
+    METHODS[method](pruner, model)
+    layers = pruner.get_pruning_stats()["layers"]
+    logged = [message for message in caplog.messages if ": sparsity " in message]
+    assert sorted(logged) == sorted(
+        f"{name}: sparsity {100 * share:.1f} %" for name, share in layers.items()
+    )
+    assert any(layers.values())
+
+
 @pytest.mark.parametrize(
     ("prune", "warns"),
     [

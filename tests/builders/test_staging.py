@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builders.staging import staged
+from builders.staging import check_output, staged
 from kobart_runtime.errors import BuildError
 
 
@@ -114,3 +114,9 @@ def test_a_build_killed_between_the_two_renames_is_restored(tmp_path: Path) -> N
         fail(output, BuildError("no"))
     assert (output / "manifest.json").read_text() == "old"
     assert names(tmp_path) == ["build"]
+
+
+def test_an_output_below_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(BuildError, match=r"file is no folder that you may write to; choose"):
+        check_output(tmp_path / "file" / "build", force=True)

@@ -51,7 +51,7 @@ def test_files_are_the_modules_and_no_graphs(output: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_other_precisions_are_refused(precision: str, capsys: pytest.CaptureFixture[str]) -> None:
-    message = f"runtime torchscript has precision fp32 alone, got {precision}: choose"
+    message = f"runtime torchscript is for precision fp32, got {precision}: on CPUs"
     with pytest.raises(ConfigError, match=message):
         BuildConfig(runtime="torchscript", precision=precision)
     assert main(["--runtime", "torchscript", "--precision", precision]) == 1

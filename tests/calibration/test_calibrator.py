@@ -14,9 +14,12 @@ import pytest
 import calibration.calibrator
 from calibration import Encoders, Scales, calibrate, read_documents, read_scales
 from calibration.calibrator import activation_tensors
+from calibration.documents import Document, DocumentSet
+from calibration.feeds import MAX_DOCUMENTS
 from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import sha256_of
 from tests.calibration.conftest import TEXTS, Exported, write_documents
+from tests.calibration.memory import peak_bytes
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +114,14 @@ def test_a_failed_write_leaves_the_old_file(
         scales.write(path)
     assert [each.name for each in tmp_path.iterdir()] == ["scales.json"]
     assert path.read_text(encoding="utf-8") == "old"
+
+
+def test_memory_does_not_grow_with_the_documents(exported: Exported) -> None:
+    """numpy's share: batches of activations and caches; the graphs are the same."""
+
+    def scales(count: int) -> Scales:
+        documents = tuple(Document((9,) * 60, (1,) * 20) for _ in range(count))
+        return calibrate(exported.folder, exported.shape, DocumentSet("", documents))
+
+    few, many = peak_bytes(scales, MAX_DOCUMENTS), peak_bytes(scales, 8 * MAX_DOCUMENTS)
+    assert many < 1.15 * few

@@ -25,8 +25,10 @@ def make_enums(api: dict[str, Any]) -> dict[str, Any]:
     return {name: enum.IntEnum(name, members) for name, members in api["enums"].items()}
 
 
-def conform(double: type, api: dict[str, Any]) -> type:
+def conform(double: type, api: dict[str, Any], *, for_users: bool = False) -> type:
     """A double with the names that this version has, and no others.
+
+    `for_users`: they derive classes from it, which have attributes of their own.
 
     Raises:
         ContractViolationError: A method's parameters are not those of the real one.
@@ -40,7 +42,8 @@ def conform(double: type, api: dict[str, Any]) -> type:
     for name, value in namespace.items():
         if not name.startswith("_") and inspect.isfunction(value):
             _check_parameters(double.__name__, name, value, real[name])
-    namespace["__setattr__"] = _guarded(double.__name__, real)
+    if not for_users:
+        namespace["__setattr__"] = _guarded(double.__name__, real)
     return type(double.__name__, double.__bases__, namespace)
 
 

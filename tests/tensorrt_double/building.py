@@ -8,12 +8,15 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
+from tests.tensorrt_double.calibrating import calibrate
+from tests.tensorrt_double.configuring import configuration_class
+from tests.tensorrt_double.cuda_runtime import CudaRuntimeDouble
 from tests.tensorrt_double.operators import unsupported
 from tests.tensorrt_double.plan import Plan, Shape, graph_tensors, load_graph
 from tests.tensorrt_double.violation import require
 
 
-def building_classes(trt: Any, major: str) -> list[type]:
+def building_classes(trt: Any, major: str, cuda: CudaRuntimeDouble) -> list[type]:
     """Doubles of the builder's classes over one module `trt`, whose enums they use."""
 
     class ILogger:
@@ -166,55 +169,6 @@ def building_classes(trt: Any, major: str) -> list[type]:
         def __exit__(self, *error: Any) -> None:
             pass
 
-    class IBuilderConfig:
-        def __init__(self) -> None:
-            self._flags: set[Any] = set()
-            self._pools: dict[Any, int] = {}
-            self._profiles: list[Any] = []
-            self._cache: Any = None
-            self.builder_optimization_level = 3
-            self.hardware_compatibility_level = trt.HardwareCompatibilityLevel.NONE
-            self.profiling_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
-            self.DLA_core = -1
-            self.default_device_type = trt.DeviceType.GPU
-
-        @property
-        def num_optimization_profiles(self) -> int:
-            return len(self._profiles)
-
-        def set_flag(self, flag: Any) -> None:
-            require(isinstance(flag, trt.BuilderFlag), f"{flag!r} is no builder flag")
-            self._flags.add(flag)
-
-        def clear_flag(self, flag: Any) -> None:
-            self._flags.discard(flag)
-
-        def get_flag(self, flag: Any) -> bool:
-            return flag in self._flags
-
-        def set_memory_pool_limit(self, pool: Any, pool_size: int) -> None:
-            require(isinstance(pool, trt.MemoryPoolType), f"{pool!r} is no memory pool")
-            require(isinstance(pool_size, int) and pool_size >= 0, f"pool of {pool_size} bytes")
-            self._pools[pool] = pool_size
-
-        def get_memory_pool_limit(self, pool: Any) -> int:
-            return self._pools.get(pool, 0)
-
-        def add_optimization_profile(self, profile: Any) -> int:
-            require(isinstance(profile, trt.IOptimizationProfile), f"{profile!r} is no profile")
-            self._profiles.append(profile)
-            return len(self._profiles) - 1
-
-        def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
-            return trt.ITimingCache(bytes(serialized_timing_cache))
-
-        def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
-            self._cache = cache
-            return True
-
-        def get_timing_cache(self) -> Any:
-            return self._cache
-
     class Builder:
         def __init__(self, logger: Any) -> None:
             require(logger is not None, "a builder needs a logger")
@@ -245,6 +199,10 @@ def building_classes(trt: Any, major: str) -> list[type]:
             _check_types(trt, network, config)
             profiles = [profile._shapes for profile in config._profiles]
             _check_profiles(network, profiles)
+            cache = b""
+            if getattr(config, "int8_calibrator", None) is not None:
+                _check_profiles(network, [config._calibration_profile._shapes])
+                cache = calibrate(trt, cuda, network, config)
             plan = Plan(
                 version=trt.__version__,
                 version_compatible=config.get_flag(trt.BuilderFlag.VERSION_COMPATIBLE),
@@ -257,13 +215,17 @@ def building_classes(trt: Any, major: str) -> list[type]:
                     "hardware": config.hardware_compatibility_level.name,
                     "verbosity": config.profiling_verbosity.name,
                     "strongly_typed": network._has_flag("STRONGLY_TYPED"),
+                    "tactic_sources": [
+                        s.name for s in trt.TacticSource if config._tactic_sources & 1 << int(s)
+                    ],
+                    "calibration": cache,
                 },
             )
             return trt.IHostMemory(plan.serialize())
 
     return [
         ILogger, Logger, ITensor, ILayer, INetworkDefinition, OnnxParser, IOptimizationProfile,
-        ITimingCache, IHostMemory, IBuilderConfig, Builder,
+        ITimingCache, IHostMemory, configuration_class(trt), Builder,
     ]  # fmt: skip
 
 

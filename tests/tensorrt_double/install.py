@@ -10,12 +10,15 @@ from typing import Any
 
 from tests.tensorrt_double.api import conform, load_api, make_enums
 from tests.tensorrt_double.building import building_classes
+from tests.tensorrt_double.calibrating import calibrating_classes
 from tests.tensorrt_double.cuda_runtime import CudaRuntimeDouble
 from tests.tensorrt_double.running import running_classes
 
 REPLACED = ("tensorrt", "cuda")
+# The members of DataType go by these names too (tensorrt/__init__.py and its dtype helpers).
+TYPE_NAMES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
 # They keep the `tensorrt` they saw first.
-RELOADED = ("polygraphy", "builders.engine")
+RELOADED = ("polygraphy", "builders.engine", "builders.tensorrt_calibrator")
 
 
 def make_tensorrt(major: str, cuda: CudaRuntimeDouble) -> Any:
@@ -25,9 +28,14 @@ def make_tensorrt(major: str, cuda: CudaRuntimeDouble) -> Any:
     module.__version__ = api["version"]
     for name, kind in make_enums(api).items():
         setattr(module, name, kind)
+    for member in module.DataType:
+        setattr(module, TYPE_NAMES.get(member.name, member.name.lower()), member)
     module.init_libnvinfer_plugins = lambda logger, namespace: True
-    for double in (*building_classes(module, major), *running_classes(module, cuda)):
+    for double in (*building_classes(module, major, cuda), *running_classes(module, cuda)):
         setattr(module, double.__name__, conform(double, api))
+    for double in calibrating_classes():
+        if double.__name__ in api["classes"]:  # 11 has none
+            setattr(module, double.__name__, conform(double, api, for_users=True))
     return module
 
 

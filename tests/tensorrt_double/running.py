@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 
 from tests.tensorrt_double.cuda_runtime import ALIGNMENT, CudaRuntimeDouble
+from tests.tensorrt_double.inspecting import describe_layers
 from tests.tensorrt_double.plan import Plan, Shape, TensorFacts, graph_tensors
 from tests.tensorrt_double.violation import require
 
@@ -91,10 +92,14 @@ def running_classes(trt: Any, cuda: CudaRuntimeDouble) -> list[type]:
     class EngineInspector:
         def __init__(self, engine: Any) -> None:
             self._engine = engine
+            self.execution_context: Any = None
 
         def get_engine_information(self, format: Any) -> str:
             require(isinstance(format, trt.LayerInformationFormat), f"{format!r} is no format")
-            return json.dumps({"Layers": ["double"], "Bindings": list(self._engine._tensors)})
+            plan, context = self._engine._plan, self.execution_context
+            has_shapes = context is not None and set(context._shapes) == set(self._engine._inputs)
+            layers = describe_layers(plan, with_types=has_shapes)
+            return json.dumps({"Layers": layers, "Bindings": list(self._engine._tensors)})
 
     class IExecutionContext:
         def __init__(self, engine: Any, first: bool) -> None:

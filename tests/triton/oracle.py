@@ -23,8 +23,10 @@ TIE = 1e-5  # difference of two sequences' log-probabilities that float32 cannot
 class Oracle:
     """Plain `generate()` on one source at a time, in float32."""
 
-    def __init__(self, checkpoint: Path) -> None:
-        model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=torch.float32)
+    def __init__(self, checkpoint: Path, model: Any = None) -> None:
+        """Take the checkpoint's tokenizer, and its model unless one is given."""
+        if model is None:
+            model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=torch.float32)
         self._model = model.eval()
         self._tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 

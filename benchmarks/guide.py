@@ -1,0 +1,42 @@
+"""The pages of docs/ that show measurements: their tables and plots, written from what is kept.
+
+python -m benchmarks.guide
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from benchmarks import accuracy_report, sizes_report
+from benchmarks.pages import fill_pages
+from builders.paths import CHECKOUT
+from kobart_runtime.errors import KobartError
+
+PAGES = tuple(
+    CHECKOUT / "docs" / name for name in ("accuracy.md", "optimization.md", "optimization.ko.md")
+)
+
+
+def tables() -> dict[str, Callable[[], str]]:
+    """Every table that a page may ask for, by name."""
+    return {**accuracy_report.tables(), **sizes_report.tables()}
+
+
+def main() -> int:
+    """Write all plots and tables.
+
+    Returns:
+        The exit code: 0, or 1 for an error.
+    """
+    try:
+        accuracy_report.write_plots()
+        fill_pages(PAGES, tables())
+    except (KobartError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
