@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 DEMO_BUILD := build/kobart-fp32
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check format benchmark gpu clean
+.PHONY: help demo test test-all chaos soak check format benchmark gpu clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -15,10 +15,16 @@ demo: $(DEMO_BUILD)/manifest.json  ## a sample dialogue and its summary, from a 
 	@$(BIN)/python examples/demo.py $(DEMO_BUILD)
 
 test: check  ## lint, types and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not chaos and not soak"
 
-test-all: check  ## every test
-	$(BIN)/python -m pytest
+test-all: check  ## every test but chaos and soak
+	$(BIN)/python -m pytest -m "not chaos and not soak"
+
+chaos: $(INSTALLED)  ## kills, cuts and cancellations by the hundred, on the real server
+	$(BIN)/python -m pytest -m chaos
+
+soak: $(INSTALLED)  ## 20,000 requests: no memory, thread or file is lost
+	$(BIN)/python -m pytest -m soak
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

@@ -100,6 +100,13 @@ class BuildConfig:
     )
     max_input_bytes: int = _option(Limits.max_input_bytes, int, "UTF-8 bytes of one text")
     max_batch_size: int = _option(Limits.max_batch_size, int, "requests decoded together")
+    max_cache_mib: int | None = _option(
+        Limits.max_cache_mib,
+        int,
+        "memory for keys and values of the requests decoded together; others wait (default: half "
+        "of what is free where and when the model is loaded)",
+        metavar="MIB",
+    )
     max_source_length: int | None = _option(
         None,
         int,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from builders.profiles import USUAL_SOURCE, Profile, ShapeRange, Step, round_up, step_shapes
+from builders.profiles import USUAL_SOURCE, Profile, ShapeRange, Step, step_shapes
 from kobart_runtime import bindings
-from kobart_runtime.decode_batch import ENTRIES_STEP
+from kobart_runtime.admission import ENTRIES_STEP, round_up
 from kobart_runtime.model_config import ModelShape, sha256_of
 
 Shape = tuple[int, ...]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kobart_runtime import bindings
-from kobart_runtime.decode_batch import ENTRIES_STEP, SOURCE_STEP
+from kobart_runtime.admission import ENTRIES_STEP, SOURCE_STEP, round_up
 from kobart_runtime.model_config import ModelShape
 from kobart_runtime.scheduler import TOKENS_WHEN_IDLE
 from kobart_runtime.settings import Limits
@@ -109,8 +109,3 @@ def step_shapes(shape: ModelShape, step: Step) -> dict[str, Shape]:
             bindings.past_cross(layer), (requests, heads, step.source, head_dim)
         )
     return shapes
-
-
-def round_up(value: int, step: int) -> int:
-    """The next multiple of a step."""
-    return -(-value // step) * step

@@ -79,6 +79,10 @@ class CudaDevice:
         """Device memory; its content is undefined."""
         return int(self._call("cudaMalloc", max(num_bytes, 1)))
 
+    def free_bytes(self) -> int:
+        """Device memory that nobody has taken."""
+        return int(self._call("cudaMemGetInfo"))
+
     def free(self, pointer: int) -> None:
         """Give device memory back, once all work is done."""
         self._call("cudaFree", pointer)

@@ -16,13 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from kobart_runtime.errors import SlotStateError
+from kobart_runtime.admission import (
+    ENTRIES_STEP,
+    SOURCE_STEP,
+    Room,
+    grown_slots,
+    largest_room,
+    round_up,
+)
+from kobart_runtime.errors import EngineError, SlotStateError
 from kobart_runtime.model_runner import ModelRunner, StepInputs
 from kobart_runtime.request import Request
 from kobart_runtime.search import Search
-
-ENTRIES_STEP = 32  # caches grow and shrink by multiples of these: static shapes for a while,
-SOURCE_STEP = 64  # at little waste
 
 
 @dataclass(eq=False)
@@ -64,6 +69,12 @@ class DecodeBatch:
             self._visible[slot] = 0
             self.sequences.append(sequence)
 
+    def largest_room(self, joining: list[Request]) -> Room:
+        """What this batch's cache can grow to once these requests have joined."""
+        cache = self._cache
+        room = Room(cache.num_slots, cache.num_entries, cache.source_len)
+        return largest_room(room, [s.request for s in self.sequences] + joining)
+
     def retire(self, sequence: Sequence) -> None:
         """Free a sequence's slot; the last slot moves into the gap."""
         slot = self.sequences.index(sequence)
@@ -73,7 +84,8 @@ class DecodeBatch:
             self._visible[slot] = self._visible[last]
             self.sequences[slot] = self.sequences[last]
         self.sequences.pop()
-        with suppress(MemoryError):  # a smaller cache lies beside the larger one for a moment
+        # A smaller cache lies beside the larger one for a moment: there may be no room for it.
+        with suppress(MemoryError, EngineError):
             self._give_back_room()
 
     def step(self) -> None:
@@ -117,12 +129,10 @@ class DecodeBatch:
 
     def _make_room(self, num_slots: int, num_entries: int, source_len: int) -> None:
         cache = self._cache
-        if num_slots > cache.num_slots:
-            num_slots = max(num_slots, 2 * cache.num_slots)
         self._resize(
-            max(num_slots, cache.num_slots),
-            max(_round_up(num_entries, ENTRIES_STEP), cache.num_entries),
-            max(_round_up(source_len, SOURCE_STEP), cache.source_len),
+            grown_slots(cache.num_slots, num_slots),
+            max(round_up(num_entries, ENTRIES_STEP), cache.num_entries),
+            max(round_up(source_len, SOURCE_STEP), cache.source_len),
         )
 
     def _give_back_room(self) -> None:
@@ -132,9 +142,9 @@ class DecodeBatch:
             self._resize(0, 0, 0)
             return
         seen = np.flatnonzero(self._visible[:num_used].any(axis=(0, 1)))
-        num_entries = _round_up(int(seen[-1]) + 1 if len(seen) else 1, ENTRIES_STEP)
+        num_entries = round_up(int(seen[-1]) + 1 if len(seen) else 1, ENTRIES_STEP)
         longest = max(sequence.request.source_len for sequence in self.sequences)
-        source_len = _round_up(longest, SOURCE_STEP)
+        source_len = round_up(longest, SOURCE_STEP)
         cache = self._cache
         self._resize(
             cache.num_slots // 2 if 4 * num_used <= cache.num_slots else cache.num_slots,
@@ -156,7 +166,3 @@ class DecodeBatch:
         width = min(num_entries, self._visible.shape[2])
         visible[:num_used, :, :width] = self._visible[:num_used, :, :width]
         self._visible = visible
-
-
-def _round_up(value: int, step: int) -> int:
-    return -(-value // step) * step

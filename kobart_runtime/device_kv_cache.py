@@ -77,6 +77,9 @@ class KvBlock:
         )
 
 
+Blocks = tuple[KvBlock, KvBlock, KvBlock]  # self_kv, cross_kv, encoder_attention_mask
+
+
 class DeviceKvCache:
     """See `model_runner.KvCache`.
 
@@ -96,19 +99,27 @@ class DeviceKvCache:
         self._device = device
         self._shape = shape
         self._itemsize = itemsize
+        entry_values = 2 * shape.num_decoder_layers * shape.num_heads * shape.head_dim
+        self.entry_bytes = entry_values * itemsize
         # Graphs of decode steps over these very buffers, by (requests, beams); None: run once.
         self.graphs: dict[tuple[int, int], Graph | None] = {}
-        self._allocate(num_slots, num_entries, source_len)
+        self._take(self._allocate(num_slots, num_entries, source_len))
+        self.num_slots, self.num_entries, self.source_len = num_slots, num_entries, source_len
 
     def resize(self, num_used: int, num_slots: int, num_entries: int, source_len: int) -> None:
-        """Change the room, keeping what the first `num_used` slots hold and what still fits."""
-        old_self, old_cross, old_mask = self.self_kv, self.cross_kv, self.encoder_attention_mask
+        """Change the room, keeping what the first `num_used` slots hold and what still fits.
+
+        Raises:
+            EngineError: The device has no such room, or failed; nothing has changed.
+        """
+        blocks = self._allocate(num_slots, num_entries, source_len)
         num_kept = min(self.num_entries, num_entries), min(self.source_len, source_len)
-        self._allocate(num_slots, num_entries, source_len)
-        self.self_kv.copy_from(old_self, num_kept[0], num_slots=num_used)
-        self.cross_kv.copy_from(old_cross, num_kept[1], num_slots=num_used)
-        self.encoder_attention_mask.copy_from(old_mask, num_kept[1], num_slots=num_used)
+        blocks[0].copy_from(self.self_kv, num_kept[0], num_slots=num_used)
+        blocks[1].copy_from(self.cross_kv, num_kept[1], num_slots=num_used)
+        blocks[2].copy_from(self.encoder_attention_mask, num_kept[1], num_slots=num_used)
         self._device.synchronize()  # before the old buffers are freed
+        self._take(blocks)
+        self.num_slots, self.num_entries, self.source_len = num_slots, num_entries, source_len
 
     def put(self, slot: int, encoded: KvBlock, row: int, source_len: int) -> None:
         """Fill a slot from row `row` of the encoder's outputs."""
@@ -137,20 +148,20 @@ class DeviceKvCache:
                     from_entry=beam,
                 )
 
-    def _allocate(self, num_slots: int, num_entries: int, source_len: int) -> None:
-        self.graphs.clear()  # they read and write the buffers that go
+    def _allocate(self, num_slots: int, num_entries: int, source_len: int) -> Blocks:
         heads, head_dim = self._shape.num_heads, self._shape.head_dim
         tensors = 2 * self._shape.num_decoder_layers
-        self.num_slots, self.num_entries, self.source_len = num_slots, num_entries, source_len
-        self.self_kv = KvBlock.zeros(
-            self._device, (tensors, num_slots, heads, num_entries, head_dim), self._itemsize
+        self_kv = (tensors, num_slots, heads, num_entries, head_dim)
+        cross_kv = (tensors, num_slots, heads, source_len, head_dim)
+        return (
+            KvBlock.zeros(self._device, self_kv, self._itemsize),
+            KvBlock.zeros(self._device, cross_kv, self._itemsize),
+            KvBlock.zeros(self._device, (1, num_slots, 1, source_len, 1), _INT32_BYTES),
         )
-        self.cross_kv = KvBlock.zeros(
-            self._device, (tensors, num_slots, heads, source_len, head_dim), self._itemsize
-        )
-        self.encoder_attention_mask = KvBlock.zeros(
-            self._device, (1, num_slots, 1, source_len, 1), _INT32_BYTES
-        )
+
+    def _take(self, blocks: Blocks) -> None:
+        self.graphs.clear()  # they read and write the buffers that go
+        self.self_kv, self.cross_kv, self.encoder_attention_mask = blocks
 
 
 def block_bytes(shape: BlockShape, itemsize: int) -> int:

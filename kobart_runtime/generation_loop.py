@@ -2,6 +2,9 @@
 
 One thread owns the model. Requests join and leave the running batch between any two steps
 (continuous batching); each beam width has a batch of its own, and all of them take turns.
+
+What fails in company is decoded again from the encoder on, each request in a batch of its own, so
+that one request cannot fail its neighbours. A summary is the same however often it is computed.
 """
 
 from __future__ import annotations
@@ -10,17 +13,21 @@ import logging
 import threading
 import time
 
+from kobart_runtime.admission import MEBIBYTE, CacheBudget
 from kobart_runtime.beam_search import BeamSearch
 from kobart_runtime.decode_batch import DecodeBatch, Sequence
+from kobart_runtime.decode_batches import DecodeBatches
 from kobart_runtime.errors import EngineError, KobartError, OverloadedError
 from kobart_runtime.greedy_search import GreedySearch
+from kobart_runtime.host_memory import give_back_freed
 from kobart_runtime.metrics import Metrics
 from kobart_runtime.model_config import ModelConfig
 from kobart_runtime.model_runner import ModelRunner
 from kobart_runtime.request import Request
 from kobart_runtime.scheduler import WaitingQueue, pad_sources
-from kobart_runtime.search import Search
+from kobart_runtime.search import Generated, Search
 
+_IDLE_S = 1.0  # without work for so long, the loop gives back memory that it has freed
 _logger = logging.getLogger(__name__)
 
 
@@ -34,8 +41,9 @@ class GenerationLoop:
         self._changed = threading.Condition()  # guards _waiting and _closing
         self._waiting = WaitingQueue(config.limits.max_queue_size)
         self._closing = False
-        self._batches: dict[int, DecodeBatch] = {}  # beam width -> batch
-        metrics.set(slots=config.limits.max_batch_size)
+        self._batches = DecodeBatches(runner)
+        self._budget = _cache_budget(runner, config.limits.max_cache_mib)
+        metrics.set(slots=config.limits.max_batch_size, cache_limit_bytes=self._budget.max_bytes)
         self._thread = threading.Thread(target=self._run, name="generation-loop", daemon=True)
         self._thread.start()
 
@@ -47,7 +55,7 @@ class GenerationLoop:
     @property
     def num_active(self) -> int:
         """Requests in slots."""
-        return sum(len(batch.sequences) for batch in self._batches.values())
+        return self._batches.num_sequences
 
     def check_room(self) -> None:
         """Refuse early what `submit` would refuse.
@@ -62,8 +70,10 @@ class GenerationLoop:
         """Queue a request; its listener is told the rest.
 
         Raises:
+            InvalidArgumentError: Its K/V would not fit even if it were alone.
             OverloadedError: The queue is full, or the loop is being closed.
         """
+        self._budget.check(request)
         with self._changed:
             if self._closing:
                 raise OverloadedError("the model is being unloaded: try again in a while")
@@ -83,57 +93,56 @@ class GenerationLoop:
             try:
                 self._drop_aborted()
                 self._admit()
-                for batch in list(self._batches.values()):
+                for batch in self._batches:
                     self._step(batch)
             except Exception as error:
                 # A defect of ours. Without this the thread would end and every caller would hang.
-                failed = [s.request for b in self._batches.values() for s in b.sequences]
-                self._batches = {}
-                self._fail(failed, error)
+                self._recover(self._batches.drop_all(), error)
             self._report_load()
 
     def _wait_for_work(self) -> bool:
+        """Sleep while there is none; False once the loop is closed and has finished."""
         with self._changed:
-            while not (self.num_active or self._waiting or self._closing):
-                self._changed.wait()
+            woken = self._changed.wait_for(self._is_wanted, _IDLE_S)
+        if not woken:
+            give_back_freed()
+        with self._changed:
+            self._changed.wait_for(self._is_wanted)
             return bool(self.num_active or self._waiting)
+
+    def _is_wanted(self) -> bool:
+        return bool(self.num_active or self._waiting or self._closing)
 
     def _drop_aborted(self) -> None:
         with self._changed:
-            dropped = self._waiting.remove_aborted()
-        for batch in list(self._batches.values()):
+            waiting = self._waiting.remove_aborted()
+        for request in waiting:
+            _tell_abort(request)
+        for batch in self._batches:
             for sequence in [s for s in batch.sequences if s.request.abort is not None]:
-                self._retire(batch, sequence)
-                dropped.append(sequence.request)
-        for request in dropped:
-            assert request.abort is not None
-            request.listener.on_failed(request.abort)
+                self._batches.retire(batch, sequence)
+                _tell_abort(sequence.request)
 
     def _admit(self) -> None:
         """Encode some waiting requests and give them slots."""
         num_free = self._config.limits.max_batch_size - self.num_active
         with self._changed:
-            requests = self._waiting.take(num_free, idle=self.num_active == 0)
+            idle = self.num_active == 0
+            requests = self._waiting.take(num_free, idle=idle, fits=self._fits)
         if not requests:
             return
         started = time.monotonic()
         try:
             self._encode(requests)
         except Exception as error:
-            self._fail([r for r in requests if not self._has_slot(r)], error)
+            admitted = self._batches.requests
+            self._recover([r for r in requests if r not in admitted], error)
         self._metrics.add(encode_seconds=time.monotonic() - started)
 
     def _encode(self, requests: list[Request]) -> None:
         encoded = self._runner.encode(*pad_sources(requests, self._config.ids.pad))
-        admitted: dict[int, dict[int, Sequence]] = {}  # beam width -> row of `encoded` -> sequence
-        for row, request in enumerate(requests):
-            sequence = Sequence(request, self._new_search(request))
-            admitted.setdefault(request.settings.num_beams, {})[row] = sequence
-        for num_beams, sequences in admitted.items():
-            if num_beams not in self._batches:
-                self._batches[num_beams] = DecodeBatch(self._runner, num_beams)
-            self._batches[num_beams].admit(sequences, encoded)
-        self._metrics.add(input_tokens=sum(request.source_len for request in requests))
+        sequences = [Sequence(request, self._new_search(request)) for request in requests]
+        self._batches.admit(dict(enumerate(sequences)), encoded)
 
     def _new_search(self, request: Request) -> Search:
         kind = GreedySearch if request.settings.num_beams == 1 else BeamSearch
@@ -147,10 +156,8 @@ class GenerationLoop:
         try:
             batch.step()
         except Exception as error:
-            failed = [sequence.request for sequence in batch.sequences]
             # The cache may be half written: a new batch starts from zeros.
-            self._batches = {w: b for w, b in self._batches.items() if b is not batch}
-            self._fail(failed, error)
+            self._recover(self._batches.drop(batch), error)
             return
         num_beams = batch.sequences[0].search.num_beams
         for sequence in list(batch.sequences):
@@ -165,37 +172,74 @@ class GenerationLoop:
 
     def _report(self, batch: DecodeBatch, sequence: Sequence) -> None:
         request, search = sequence.request, sequence.search
-        if search.num_generated == 1:
+        if not request.has_begun:
+            request.has_begun = True
             waited = time.monotonic() - request.arrived_s
-            self._metrics.add(first_tokens=1, first_token_seconds=waited)
+            self._metrics.add(
+                first_tokens=1, first_token_seconds=waited, input_tokens=request.source_len
+            )
         if search.generated is not None:
-            self._retire(batch, sequence)
-            self._metrics.add(output_tokens=len(search.generated.ids))
-            request.listener.on_finished(search.generated)
+            self._batches.retire(batch, sequence)
+            self._finish(request, search.generated)
         elif request.stream:
-            new = search.committed()[request.num_reported :]
+            new = search.committed()[len(request.reported) :]
             if new:
-                request.num_reported += len(new)
+                request.reported += new
                 request.listener.on_tokens(new)
 
-    def _retire(self, batch: DecodeBatch, sequence: Sequence) -> None:
-        batch.retire(sequence)
-        if not batch.sequences:
-            self._batches.pop(sequence.search.num_beams)
+    def _finish(self, request: Request, generated: Generated) -> None:
+        told = request.reported
+        if list(generated.ids[: len(told)]) != told:
+            # Two batches may round differently, and two tokens may be equally good.
+            message = "decoded again after a failure, the summary was not the one sent so far"
+            self._fail([request], EngineError(message))
+            return
+        self._metrics.add(output_tokens=len(generated.ids))
+        request.listener.on_finished(generated)
 
-    def _has_slot(self, request: Request) -> bool:
-        return any(
-            sequence.request is request
-            for batch in self._batches.values()
-            for sequence in batch.sequences
-        )
+    def _fits(self, joining: list[Request]) -> bool:
+        """Whether the K/V of these requests fits beside that of the admitted ones."""
+        return self._budget.allows(self._batches.rooms(joining))
+
+    def _recover(self, requests: list[Request], error: Exception) -> None:
+        """Decode again, each alone, what failed in company; fail what had none."""
+        again = [r for r in requests if not r.alone] if len(requests) > 1 else []
+        if again:
+            _logger.error(
+                "%d requests failed together and are decoded again, each alone: %s",
+                len(again),
+                error,
+                exc_info=error,
+            )
+            self._metrics.add(requests_retried=len(again))
+            with self._changed:
+                self._waiting.put_back(again)
+        self._fail([r for r in requests if r not in again], error)
 
     def _fail(self, requests: list[Request], error: Exception) -> None:
         """Fail these requests alone: the loop and their neighbours go on."""
+        if not requests:
+            return
         _logger.error("%d requests failed: %s", len(requests), error, exc_info=error)
         told = error if isinstance(error, KobartError) else EngineError(f"{error!r}")
         for request in requests:
             request.listener.on_failed(told)
 
     def _report_load(self) -> None:
-        self._metrics.set(requests_active=self.num_active, requests_waiting=self.num_waiting)
+        self._metrics.set(
+            requests_active=self.num_active,
+            requests_waiting=self.num_waiting,
+            cache_bytes=self._budget.bytes_of(self._batches.rooms([])),
+        )
+
+
+def _tell_abort(request: Request) -> None:
+    assert request.abort is not None
+    request.listener.on_failed(request.abort)
+
+
+def _cache_budget(runner: ModelRunner, max_cache_mib: int | None) -> CacheBudget:
+    """The build's limit, or half of what is free: caches are copied when they grow."""
+    max_bytes = runner.free_bytes() // 2 if max_cache_mib is None else max_cache_mib * MEBIBYTE
+    _logger.info("keys and values may take up to %.0f MiB", max_bytes / MEBIBYTE)
+    return CacheBudget(runner.new_cache(0, 0, 0).entry_bytes, max_bytes)

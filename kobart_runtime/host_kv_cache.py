@@ -23,6 +23,8 @@ class HostKvCache:
         self._head_dim = shape.head_dim
         self._dtype = dtype
         num_tensors = 2 * shape.num_decoder_layers  # key and value of each layer
+        entry_values = num_tensors * shape.num_heads * shape.head_dim
+        self.entry_bytes = entry_values * np.dtype(dtype).itemsize
         empty: np.ndarray = np.zeros((0, self._heads, 0, self._head_dim), dtype)
         self.self_kv = [empty] * num_tensors
         self.cross_kv = [empty] * num_tensors
@@ -31,16 +33,20 @@ class HostKvCache:
         self.resize(0, num_slots, num_entries, source_len)
 
     def resize(self, num_used: int, num_slots: int, num_entries: int, source_len: int) -> None:
-        """Change the room, keeping what the first `num_used` slots hold and what still fits."""
+        """Change the room, keeping what the first `num_used` slots hold and what still fits.
+
+        Raises:
+            MemoryError: Nothing has changed.
+        """
+        self_kv, cross_kv, mask = self.self_kv, self.cross_kv, self.encoder_attention_mask
         if (num_slots, num_entries) != (self.num_slots, self.num_entries):
             shape = (num_slots, self._heads, num_entries, self._head_dim)
-            self.self_kv = [_resized(array, shape, num_used) for array in self.self_kv]
+            self_kv = [_resized(array, shape, num_used) for array in self_kv]
         if (num_slots, source_len) != (self.num_slots, self.source_len):
             shape = (num_slots, self._heads, source_len, self._head_dim)
-            self.cross_kv = [_resized(array, shape, num_used) for array in self.cross_kv]
-            self.encoder_attention_mask = _resized(
-                self.encoder_attention_mask, (num_slots, source_len), num_used
-            )
+            cross_kv = [_resized(array, shape, num_used) for array in cross_kv]
+            mask = _resized(mask, (num_slots, source_len), num_used)
+        self.self_kv, self.cross_kv, self.encoder_attention_mask = self_kv, cross_kv, mask
         self.num_slots, self.num_entries, self.source_len = num_slots, num_entries, source_len
 
     def put(self, slot: int, encoded: Sequence[np.ndarray], row: int, source_len: int) -> None:

@@ -42,6 +42,7 @@ class KvCache(Protocol):
     num_slots: int
     num_entries: int  # C, self-attention entries of each slot
     source_len: int  # S, room for source tokens of each slot
+    entry_bytes: int  # K/V of one cache entry or source token of one slot, in all layers
 
     def resize(self, num_used: int, num_slots: int, num_entries: int, source_len: int) -> None:
         """Change the room, keeping what the first `num_used` slots hold and what still fits."""
@@ -68,6 +69,9 @@ class ModelRunner(Protocol):
 
     def new_cache(self, num_slots: int, num_entries: int, source_len: int) -> KvCache:
         """Room for K/V, zeroed."""
+
+    def free_bytes(self) -> int:
+        """Memory that is free at this moment where caches lie."""
 
     def decode_step(self, cache: Any, inputs: StepInputs, *, want_logits: bool) -> StepOutput:
         """Run one step and write its K/V to `inputs.new_entries` of the cache.

@@ -10,6 +10,7 @@ import onnxruntime
 from kobart_runtime import bindings
 from kobart_runtime.errors import EngineError
 from kobart_runtime.host_kv_cache import HostKvCache
+from kobart_runtime.host_memory import host_free_bytes
 from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
 from kobart_runtime.model_runner import StepInputs, StepOutput
 
@@ -52,6 +53,10 @@ class OnnxRuntimeRunner:
     def new_cache(self, num_slots: int, num_entries: int, source_len: int) -> HostKvCache:
         """Room for K/V, zeroed."""
         return HostKvCache(self._shape, self._kv_dtype, num_slots, num_entries, source_len)
+
+    def free_bytes(self) -> int:
+        """Memory that is free at this moment where caches lie."""
+        return host_free_bytes()
 
     def decode_step(
         self, cache: HostKvCache, inputs: StepInputs, *, want_logits: bool

@@ -46,7 +46,9 @@ class Request:
     abort: KobartError | None = None
     number: int = field(default_factory=lambda: next(_numbers))
     arrived_s: float = field(default_factory=time.monotonic)
-    num_reported: int = 0  # tokens that on_tokens has told of
+    reported: list[int] = field(default_factory=list)  # tokens that on_tokens has told of
+    has_begun: bool = False  # its first token was chosen, perhaps in an earlier attempt
+    alone: bool = False  # a batch that it was in failed: from now on it has no company
 
     @property
     def source_len(self) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable
 
 Event = Callable[[], None]
+_logger = logging.getLogger(__name__)
 
 
 class Responder:
@@ -49,11 +51,11 @@ class Responder:
         while True:
             event = self._next(until_s=next_poll_s)
             if event is not None:
-                event()
+                _run_event(event)
             elif self._closing and not self._events:
                 return
             if time.monotonic() >= next_poll_s:
-                self._poll()
+                _run_event(self._poll)
                 next_poll_s = time.monotonic() + self._interval_s
 
     def _next(self, until_s: float) -> Event | None:
@@ -67,3 +69,11 @@ class Responder:
                     return None
                 due_s = self._events[0][0] if self._events else until_s
                 self._changed.wait(min(due_s, until_s) - now_s)
+
+
+def _run_event(event: Event) -> None:
+    """Run an event; one that fails does not end the thread that all answers leave by."""
+    try:
+        event()
+    except Exception:
+        _logger.exception("an event of the responder failed")

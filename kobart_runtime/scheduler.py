@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -48,6 +48,12 @@ class WaitingQueue:
         """Add a request at the end, after `check_room`."""
         self._waiting.append(request)
 
+    def put_back(self, requests: list[Request]) -> None:
+        """Have requests that were taken be taken again, first of all and each alone."""
+        for request in requests:
+            request.alone = True
+        self._waiting.extendleft(reversed(requests))
+
     def remove_aborted(self) -> list[Request]:
         """Take out the requests that are to be failed."""
         aborted = [request for request in self._waiting if request.abort is not None]
@@ -55,16 +61,23 @@ class WaitingQueue:
             self._waiting = deque(r for r in self._waiting if r.abort is None)
         return aborted
 
-    def take(self, num_slots: int, *, idle: bool) -> list[Request]:
+    def take(
+        self, num_slots: int, *, idle: bool, fits: Callable[[list[Request]], bool]
+    ) -> list[Request]:
         """Take the requests to encode next: the oldest, and others of about its length.
+
+        While the oldest does not fit nobody is taken: smaller ones would keep it waiting for ever.
 
         Args:
             num_slots: Free slots; at most so many are taken.
             idle: Whether nothing is being decoded.
+            fits: Whether there is memory for these requests.
         """
-        if not self._waiting or num_slots < 1:
+        if not self._waiting or num_slots < 1 or not fits([self._waiting[0]]):
             return []
         oldest = self._waiting[0]
+        if oldest.alone:
+            return [self._waiting.popleft()]
         budget = TOKENS_WHEN_IDLE if idle else TOKENS_BETWEEN_STEPS
         batch, longest = [oldest], oldest.source_len
         for request in list(self._waiting)[1:]:
@@ -72,9 +85,13 @@ class WaitingQueue:
                 break
             padded = max(longest, request.source_len)
             shortest = min(request.source_len, *(taken.source_len for taken in batch))
-            if padded * (len(batch) + 1) <= budget and shortest >= _LENGTH_RATIO * padded:
-                batch.append(request)
-                longest = padded
+            is_near = padded * (len(batch) + 1) <= budget and shortest >= _LENGTH_RATIO * padded
+            if not is_near or request.alone:
+                continue
+            if not fits([*batch, request]):
+                break
+            batch.append(request)
+            longest = padded
         taken = set(map(id, batch))
         self._waiting = deque(r for r in self._waiting if id(r) not in taken)
         return batch

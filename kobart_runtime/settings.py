@@ -20,11 +20,13 @@ class Limits:
     max_queue_size: int = 256  # waiting requests; a further one is UNAVAILABLE at once
     max_request_seconds: float = 120.0  # from arrival to the last response
     max_input_bytes: int = 524288  # UTF-8 bytes of text_input
+    # MiB of K/V of the requests decoded together; None: half of what is free at the load.
+    max_cache_mib: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not value > 0:
+            if value is not None and not value > 0:
                 raise ConfigError(f"{field.name} must be above 0, got {value}")
 
 

@@ -74,6 +74,10 @@ class TensorRtRunner:
             self._device, self._shape, self._itemsize, num_slots, num_entries, source_len
         )
 
+    def free_bytes(self) -> int:
+        """Memory that is free at this moment where caches lie."""
+        return self._device.free_bytes()
+
     def decode_step(
         self, cache: DeviceKvCache, inputs: StepInputs, *, want_logits: bool
     ) -> StepOutput:

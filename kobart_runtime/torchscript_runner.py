@@ -15,6 +15,7 @@ import torch
 from kobart_runtime import bindings
 from kobart_runtime.errors import EngineError
 from kobart_runtime.host_kv_cache import HostKvCache
+from kobart_runtime.host_memory import host_free_bytes
 from kobart_runtime.model_config import ENGINE_FILES, ModelShape
 from kobart_runtime.model_runner import StepInputs, StepOutput
 
@@ -56,6 +57,10 @@ class TorchScriptRunner:
     def new_cache(self, num_slots: int, num_entries: int, source_len: int) -> HostKvCache:
         """Room for K/V, zeroed."""
         return HostKvCache(self._shape, np.float32, num_slots, num_entries, source_len)
+
+    def free_bytes(self) -> int:
+        """Memory that is free at this moment where caches lie."""
+        return host_free_bytes()
 
     def decode_step(
         self, cache: HostKvCache, inputs: StepInputs, *, want_logits: bool

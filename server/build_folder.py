@@ -1,4 +1,4 @@
-"""What a server must know of a build: its models and which of them is the front model."""
+"""What a server must know of its builds: their models and which of them are front models."""
 
 from __future__ import annotations
 
@@ -42,20 +42,60 @@ class BuildFolder:
             )
         return cls(path=path.resolve(), front_model=front_model, models=models)
 
-    def select(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The models to load: the front model if none is named, every one for `all`.
+
+@dataclass(frozen=True)
+class BuildFolders:
+    """The builds of one server, whose models' names all differ."""
+
+    builds: tuple[BuildFolder, ...]
+
+    @classmethod
+    def read(cls, paths: Sequence[Path]) -> BuildFolders:
+        """Look at folders.
 
         Raises:
-            BuildError: A name is not a model of this build.
+            BuildError: There is none, one is missing or not a build, or two have a model of the
+                same name.
+        """
+        if not paths:
+            raise BuildError(f"no build was named: {_REMEDY}")
+        builds = tuple(BuildFolder.read(path) for path in paths)
+        owners: dict[str, BuildFolder] = {}
+        for build in builds:
+            for model in build.models:
+                other = owners.setdefault(model, build)
+                if other is not build:
+                    raise BuildError(
+                        f"{other.path} and {build.path} both have a model {model}: make one of "
+                        "them with another kobart-build --model-name"
+                    )
+        return cls(builds)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The folders, absolute, in the order given."""
+        return tuple(build.path for build in self.builds)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model of all builds."""
+        return tuple(model for build in self.builds for model in build.models)
+
+    def select(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The models to load: the front models if none is named, every one for `all`.
+
+        Raises:
+            BuildError: A name is not a model of these builds.
         """
         if not names:
-            return (self.front_model,)
+            return tuple(build.front_model for build in self.builds)
         if ALL_MODELS in names:
             return self.models
         for name in names:
             if name not in self.models:
                 known = ", ".join((*self.models, ALL_MODELS))
-                raise BuildError(f"{self.path} has no model {name}: choose from {known}")
+                folders = ", ".join(map(str, self.paths))
+                raise BuildError(f"{folders} has no model {name}: choose from {known}")
         return tuple(dict.fromkeys(names))
 
 

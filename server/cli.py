@@ -1,4 +1,4 @@
-"""`kobart-serve`: run the real Triton server on a build until told to stop."""
+"""`kobart-serve`: run the real Triton server on builds until told to stop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXIT_FAILED = 1
 _EXIT_USAGE = 2
 
 _DESCRIPTION = """\
-Run the real Triton server on a build: the tritonserver on PATH if there is one, else the one
+Run the real Triton server on builds: the tritonserver on PATH if there is one, else the one
 of the nvidia-pytriton wheel (no Docker needed).
 
 Prints one line on standard output when the models are ready; the server's log goes to standard
@@ -32,6 +32,7 @@ _EPILOG = """\
 examples:
   kobart-serve build/kobart-fp32
   kobart-serve build/kobart-fp32 --model all                 the engines too, for benchmarks
+  kobart-serve build/kobart-fp32 build/news-int8             two models on one server
   kobart-serve build/kobart-fp32 --host 0.0.0.0              reachable from other machines
 
   curl -d '{"text_input": "..."}' localhost:8000/v2/models/kobart/generate
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
     started = time.monotonic()
     server = TritonServer(
-        options.build,
+        *options.builds,
         models=options.model,
         host=options.host,
         http_port=options.http_port,
@@ -128,13 +129,20 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("build", metavar="BUILD", type=Path, help="a folder made by kobart-build")
+    parser.add_argument(
+        "builds",
+        nargs="+",
+        metavar="BUILD",
+        type=Path,
+        help="a folder made by kobart-build; several are served side by side if their models' "
+        "names differ (kobart-build --model-name)",
+    )
     parser.add_argument(
         "--model",
         action="append",
         default=[],
         metavar="NAME",
-        help="a model to load, repeatable; 'all' for every one (default: the front model)",
+        help="a model to load, repeatable; 'all' for every one (default: the front models)",
     )
     parser.add_argument(
         "--host",

@@ -15,7 +15,7 @@ KEY_HEADER = "kobart-serve-key"
 def server_command(
     installation: Installation,
     *,
-    repository: Path,
+    repositories: Sequence[Path],
     models: Sequence[str],
     endpoints: Endpoints,
     exit_timeout_s: float,
@@ -26,7 +26,7 @@ def server_command(
 
     Args:
         installation: The server to start.
-        repository: The build's folder.
+        repositories: The builds' folders.
         models: Names of the models to load.
         endpoints: Where to listen.
         exit_timeout_s: How long Triton itself waits for requests when it is told to stop.
@@ -35,7 +35,7 @@ def server_command(
     """
     command = [
         str(installation.binary),
-        f"--model-repository={repository}",
+        *(f"--model-repository={repository}" for repository in repositories),
         "--model-control-mode=explicit",
         *(f"--load-model={model}" for model in models),
         # The index then has the model's own reason, which an exiting server only logs.

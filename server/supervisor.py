@@ -1,4 +1,4 @@
-"""One tritonserver process: start it on a build, know when it is ready, drain and stop it."""
+"""One tritonserver process: start it on builds, know when it is ready, drain and stop it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from server.build_folder import BuildFolder
+from server.build_folder import BuildFolders
 from server.command import KEY_HEADER, server_command
 from server.drain import drain
 from server.endpoints import Endpoints, free_ports
@@ -29,12 +29,11 @@ _EXIT_S = 5.0
 
 
 class TritonServer:
-    """A tritonserver on one build; a context manager that starts and stops it."""
+    """A tritonserver on one build or more; a context manager that starts and stops it."""
 
     def __init__(
         self,
-        build: Path,
-        *,
+        *builds: Path,
         models: Sequence[str] | None = None,
         host: str = "127.0.0.1",
         http_port: int = 8000,
@@ -47,8 +46,8 @@ class TritonServer:
         """Check the settings; nothing is started yet.
 
         Args:
-            build: A build folder.
-            models: The models to load; none means the front model, `all` every one.
+            builds: Build folders; their models' names must differ.
+            models: The models to load; none means the front models, `all` every one.
             host: IPv4 address of the interface to listen on.
             http_port: For HTTP requests.
             grpc_port: For gRPC requests.
@@ -58,11 +57,11 @@ class TritonServer:
             log: Where the server's log goes; default: standard error.
 
         Raises:
-            BuildError: The folder is not a build, or has no such model.
+            BuildError: A folder is not a build, has no such model, or one of another build.
             ConfigError: The host is not an IPv4 address, or a port is out of range.
         """
-        self.build = BuildFolder.read(build)
-        self.models = self.build.select(models or ())
+        self.builds = BuildFolders.read(builds)
+        self.models = self.builds.select(models or ())
         self.endpoints = Endpoints(
             host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port
         )
@@ -141,7 +140,7 @@ class TritonServer:
         shared_memory_prefix = f"kobart-serve-{secrets.token_hex(8)}-"
         command = server_command(
             installation,
-            repository=self.build.path,
+            repositories=self.builds.paths,
             models=self.models,
             endpoints=self.endpoints,
             exit_timeout_s=self._exit_timeout_s,
@@ -150,8 +149,8 @@ class TritonServer:
         )
         self._process = ServerProcess(
             command,
-            # Python models import from the working directory first: let that be the build.
-            folder=self.build.path,
+            # Python models import from the working directory first: let that be a build.
+            folder=self.builds.paths[0],
             environment=installation.environment,
             log=self._log_sink,
             hold_log=self._hold_log,

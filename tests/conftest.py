@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
+from tests.server.served import Served
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MINI_CHECKPOINT = REPOSITORY / "assets" / "kobart-mini"
@@ -23,6 +27,21 @@ def mini_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(
         BuildConfig(checkpoint=str(MINI_CHECKPOINT), runtime="onnxruntime", output=str(output))
     )
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    """Starts kobart-serve on builds; whatever still runs at the end is killed."""
+    started: list[Served] = []
+    with ExitStack() as stack:
+
+        def start(*arguments: str | Path) -> Served:
+            served = Served(arguments, tmp_path / f"serve-{len(started)}")
+            started.append(served)
+            stack.callback(served.kill)
+            return served
+
+        yield start
 
 
 @pytest.fixture(scope="session")

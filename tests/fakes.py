@@ -18,6 +18,7 @@ from kobart_runtime.search import Generated
 from kobart_runtime.settings import GenerationSettings, Limits
 from tests.reference import NextLogits, log_softmax
 
+ENTRY_BYTES = 1024  # K/V of one entry of a scripted cache
 PATIENCE_S = 30.0  # a test that waits longer has failed
 
 Source = tuple[int, ...]
@@ -62,6 +63,7 @@ class ScriptedCache:
 
     def __init__(self, num_slots: int, num_entries: int, source_len: int) -> None:
         self.num_slots, self.num_entries, self.source_len = num_slots, num_entries, source_len
+        self.entry_bytes = ENTRY_BYTES
         self.entries: list[list[Entry | None]] = [[None] * num_entries for _ in range(num_slots)]
         self.sources: list[Source] = [()] * num_slots
 
@@ -118,6 +120,9 @@ class ScriptedRunner:
     def new_cache(self, num_slots: int, num_entries: int, source_len: int) -> ScriptedCache:
         self.caches.append(ScriptedCache(num_slots, num_entries, source_len))
         return self.caches[-1]
+
+    def free_bytes(self) -> int:
+        return 1 << 30
 
     def decode_step(
         self, cache: ScriptedCache, inputs: StepInputs, *, want_logits: bool

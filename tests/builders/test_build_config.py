@@ -18,6 +18,7 @@ from tests.conftest import REPOSITORY
 FLAGS = {
     "--checkpoint", "--precision", "--runtime", "--output", "--model-name", "--max-queue-size",
     "--max-request-seconds", "--max-input-bytes", "--max-batch-size", "--max-source-length",
+    "--max-cache-mib",
     "--max-target-length", "--max-beams", "--config", "--force", "--decoder-start-token-id",
     "--forced-eos-token-id", "--add-bos", "--no-add-bos", "--add-eos", "--no-add-eos",
     "--newline", "--calibration-data", "--prune", "--prune-layers", "--help", "-h",

@@ -15,11 +15,11 @@ from builders.profiles import (
     Step,
     decoder_profiles,
     encoder_profiles,
-    round_up,
     step_shapes,
 )
 from kobart_runtime import bindings
-from kobart_runtime.decode_batch import ENTRIES_STEP, SOURCE_STEP, DecodeBatch, Sequence
+from kobart_runtime.admission import ENTRIES_STEP, SOURCE_STEP, round_up
+from kobart_runtime.decode_batch import DecodeBatch, Sequence
 from kobart_runtime.model_config import ModelShape, TokenIds
 from kobart_runtime.request import Request
 from kobart_runtime.scheduler import TOKENS_WHEN_IDLE, WaitingQueue, pad_sources
@@ -81,7 +81,9 @@ def test_every_batch_that_the_scheduler_takes_has_one_encoder_profile(
         for _ in range(100):  # many of one length: the largest batches
             same = np.full(size, 5, np.int32)
             queue.append(Request(same, GenerationSettings(), RecordingListener()))
-        while batch := queue.take(rng.randint(1, limits.max_batch_size), idle=idle):
+        while batch := queue.take(
+            rng.randint(1, limits.max_batch_size), idle=idle, fits=lambda _: True
+        ):
             input_ids, mask = pad_sources(batch, IDS.pad)
             shapes = {bindings.INPUT_IDS: input_ids.shape, bindings.ATTENTION_MASK: mask.shape}
             assert len(accepting(profiles, shapes)) == 1, shapes

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kobart_runtime import generation_loop
 from kobart_runtime.errors import (
     DeadlineExceededError,
     EngineError,
@@ -21,7 +22,6 @@ from kobart_runtime.errors import (
 from kobart_runtime.generation_loop import GenerationLoop
 from kobart_runtime.metrics import Metrics
 from kobart_runtime.model_config import TokenIds
-from kobart_runtime.model_runner import StepInputs
 from kobart_runtime.request import Request
 from kobart_runtime.search import Generated
 from kobart_runtime.settings import GenerationSettings
@@ -170,60 +170,6 @@ def test_abort_after_the_end_changes_nothing(new_loop: NewLoop) -> None:
     other_listener.wait()
     assert listener.num_ends == 1
     assert listener.error is None
-
-
-@pytest.mark.parametrize("error", [EngineError("the engine broke"), ValueError("odd shape")])
-def test_failing_encode_fails_its_batch_alone(
-    runner: ScriptedRunner, new_loop: NewLoop, error: Exception
-) -> None:
-    first_step = Gate()
-    runner.before_step = first_step
-    loop = new_loop()
-    decoded, decoded_listener = request((1, 2, 3, 4), GREEDY)
-    loop.submit(decoded)
-    first_step.wait_until_reached()
-    runner.before_encode = RaiseAtCall(1, error)
-    failed = [request((5, number), BEAMS) for number in range(2)]
-    longer, longer_listener = request(tuple(range(9)), GREEDY)  # encoded in a batch of its own
-    for submitted in [failed[0][0], failed[1][0], longer]:
-        loop.submit(submitted)
-    first_step.open()
-    for _, listener in failed:
-        with pytest.raises(EngineError, match=str(error)):
-            listener.result()
-    assert decoded_listener.result() == expected((1, 2, 3, 4), GREEDY)
-    assert longer_listener.result() == expected(tuple(range(9)), GREEDY)
-
-
-@pytest.mark.parametrize("error", [EngineError("the engine broke"), ValueError("odd shape")])
-def test_failing_step_fails_its_width_alone(
-    runner: ScriptedRunner, new_loop: NewLoop, error: Exception
-) -> None:
-    held = Gate()
-    runner.before_encode = held
-
-    def break_beams_at_fourth_step(inputs: StepInputs) -> None:
-        num_beams = inputs.decoder_input_ids.shape[1]
-        if num_beams == 3 and inputs.position_ids.max() == 3:
-            raise error
-
-    runner.before_step = break_beams_at_fourth_step
-    loop = new_loop()
-    failed = [request((5, number), BEAMS) for number in range(3)]
-    greedy = [request((6, number), GREEDY) for number in range(3)]
-    for submitted, _ in [*failed, *greedy]:
-        loop.submit(submitted)
-    held.open()
-    for _, listener in failed:
-        with pytest.raises(EngineError, match=str(error)):
-            listener.result()
-    for number, (_, listener) in enumerate(greedy):
-        assert listener.result() == expected((6, number), GREEDY)
-    runner.before_step = lambda _: None
-    again, again_listener = request((5, 0), BEAMS)
-    loop.submit(again)
-    assert again_listener.result() == expected((5, 0), BEAMS)
-    assert len(runner.caches) == 3, "the failed width starts with a new cache"
 
 
 @pytest.mark.parametrize("value", [3e38, -3e38, 2000.0, -2000.0])
@@ -431,3 +377,19 @@ def check_end(submitted: Request, listener: RecordingListener) -> str:
         return "cancelled"
     assert str(listener.error) == "the engine broke"
     return "failed"
+
+
+def test_freed_memory_is_given_back_once_when_idle(
+    new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[float] = []
+    monkeypatch.setattr(generation_loop, "_IDLE_S", 0.05)
+    monkeypatch.setattr(generation_loop, "give_back_freed", lambda: calls.append(time.monotonic()))
+    loop = new_loop()
+    for number in range(2):
+        submitted, listener = request((5, number), GREEDY)
+        loop.submit(submitted)
+        assert listener.result() == expected((5, number), GREEDY)
+        wait_until(lambda: len(calls) > number)  # noqa: B023
+        time.sleep(0.15)
+        assert len(calls) == number + 1

@@ -8,6 +8,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from kobart_runtime import host_kv_cache
 from kobart_runtime.host_kv_cache import HostKvCache
 from kobart_runtime.model_config import ModelShape
 
@@ -129,3 +130,27 @@ def test_dtype_is_kept() -> None:
     cache = HostKvCache(SHAPE, np.float16, 1, 2, 3)
     cache.resize(1, 2, 4, 6)
     assert {array.dtype for array in (*cache.self_kv, *cache.cross_kv)} == {np.dtype(np.float16)}
+
+
+@pytest.mark.parametrize("num_arrays", range(5))
+def test_without_memory_to_grow_nothing_has_changed(
+    monkeypatch: pytest.MonkeyPatch, num_arrays: int
+) -> None:
+    """Whichever array it is that finds no memory."""
+    cache = HostKvCache(SHAPE, np.float32, 1, 3, 4)
+    cache.put(0, states(np.random.default_rng(0), 1, 4), 0, 4)
+    before = [*cache.self_kv, *cache.cross_kv, cache.encoder_attention_mask]
+    left = iter([True] * num_arrays)
+    real = host_kv_cache._resized
+
+    def resized(array: np.ndarray, shape: tuple[int, ...], num_used: int) -> np.ndarray:
+        if not next(left, False):
+            raise MemoryError
+        return real(array, shape, num_used)
+
+    monkeypatch.setattr(host_kv_cache, "_resized", resized)
+    with pytest.raises(MemoryError):
+        cache.resize(1, 2, 8, 8)
+    after = [*cache.self_kv, *cache.cross_kv, cache.encoder_attention_mask]
+    assert all(one is other for one, other in zip(before, after, strict=True))
+    assert (cache.num_slots, cache.num_entries, cache.source_len) == (1, 3, 4)

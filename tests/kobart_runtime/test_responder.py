@@ -3,6 +3,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from kobart_runtime.responder import Responder
 
 
@@ -54,3 +56,19 @@ def test_an_event_may_put_another() -> None:
     responder.put(lambda: responder.put(ran.set))
     responder.close()
     assert ran.is_set()
+
+
+def test_an_event_or_a_poll_that_fails_is_logged_and_the_rest_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ran = threading.Event()
+
+    def fail() -> None:
+        raise ValueError("a broken event")
+
+    responder = Responder(fail, interval_s=0.01)
+    responder.put(fail)
+    responder.put(ran.set)
+    assert ran.wait(5.0)
+    responder.close()
+    assert "a broken event" in caplog.text

@@ -21,6 +21,10 @@ def request(source_len: int) -> Request:
     return Request(source, GenerationSettings(), RecordingListener())
 
 
+def anybody(_: list[Request]) -> bool:
+    return True
+
+
 def queue_of(requests: list[Request], max_size: int = 1000) -> WaitingQueue:
     queue = WaitingQueue(max_size)
     for one in requests:
@@ -32,7 +36,7 @@ def queue_of(requests: list[Request], max_size: int = 1000) -> WaitingQueue:
 def test_take(lengths: list[int], num_slots: int, idle: bool) -> None:
     requests = [request(length) for length in lengths]
     queue = queue_of(requests)
-    batch = queue.take(num_slots, idle=idle)
+    batch = queue.take(num_slots, idle=idle, fits=anybody)
 
     assert [r for r in requests if r in batch] == batch, "the order of arrival is kept"
     assert list(queue) == [r for r in requests if r not in batch], "nothing is lost"
@@ -50,7 +54,7 @@ def test_take(lengths: list[int], num_slots: int, idle: bool) -> None:
 def test_taking_again_and_again_empties_the_queue(lengths: list[int]) -> None:
     queue = queue_of([request(length) for length in lengths])
     num_taken = 0
-    while batch := queue.take(8, idle=False):
+    while batch := queue.take(8, idle=False, fits=anybody):
         num_taken += len(batch)
     assert num_taken == len(lengths)
     assert len(queue) == 0
@@ -58,16 +62,16 @@ def test_taking_again_and_again_empties_the_queue(lengths: list[int]) -> None:
 
 def test_equal_lengths_fill_the_budget() -> None:
     queue = queue_of([request(100) for _ in range(60)])
-    assert len(queue.take(50, idle=True)) == 40
-    assert len(queue.take(50, idle=False)) == 10
-    assert len(queue.take(3, idle=False)) == 3
+    assert len(queue.take(50, idle=True, fits=anybody)) == 40
+    assert len(queue.take(50, idle=False, fits=anybody)) == 10
+    assert len(queue.take(3, idle=False, fits=anybody)) == 3
 
 
 def test_a_longer_one_may_join_and_a_far_longer_one_not() -> None:
     requests = [request(length) for length in (90, 400, 120, 60, 100)]
     queue = queue_of(requests)
-    assert queue.take(8, idle=True) == [requests[0], requests[2], requests[4]]
-    assert queue.take(8, idle=True) == [requests[1]]
+    assert queue.take(8, idle=True, fits=anybody) == [requests[0], requests[2], requests[4]]
+    assert queue.take(8, idle=True, fits=anybody) == [requests[1]]
 
 
 @given(st.lists(st.booleans(), max_size=30))
@@ -88,7 +92,7 @@ def test_a_full_queue_refuses() -> None:
     queue.append(request(1))
     with pytest.raises(OverloadedError, match="2 requests are waiting, limit 2: try again later"):
         queue.check_room()
-    queue.take(1, idle=True)
+    queue.take(1, idle=True, fits=anybody)
     queue.check_room()
 
 

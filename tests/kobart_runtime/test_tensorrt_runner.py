@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kobart_runtime.cuda_device import CudaDevice
 from kobart_runtime.device_kv_cache import DeviceKvCache, KvBlock
 from kobart_runtime.errors import EngineError
 from kobart_runtime.generation_loop import GenerationLoop
@@ -196,3 +197,36 @@ def read(cuda: CudaRuntimeDouble, block: KvBlock) -> np.ndarray:
     num_bytes = int(np.prod(block.shape[1:])) * block.itemsize
     tensors = [cuda.view(block.address(i), num_bytes).copy() for i in range(block.shape[0])]
     return np.stack(tensors).view(np.float32).reshape(block.shape)
+
+
+def test_a_cache_without_memory_to_grow_has_not_changed(
+    cuda: CudaRuntimeDouble, plans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = TensorRtRunner(plans, SHAPE)
+    cache = runner.new_cache(2, 32, 64)
+    assert isinstance(cache, DeviceKvCache)
+    ids = np.ones((1, 50), np.int32)
+    cache.put(0, runner.encode(ids, ids), 0, 50)
+    before = cache.self_kv, cache.cross_kv, cache.encoder_attention_mask
+    contents = read(cuda, cache.cross_kv)
+    real, sizes = CudaDevice.allocate, []
+
+    def allocate(device: CudaDevice, num_bytes: int) -> int:
+        sizes.append(num_bytes)
+        if len(sizes) == 2:
+            raise EngineError("cudaMalloc failed: cudaErrorMemoryAllocation (2)")
+        return real(device, num_bytes)
+
+    monkeypatch.setattr(CudaDevice, "allocate", allocate)
+    with pytest.raises(EngineError, match="cudaErrorMemoryAllocation"):
+        cache.resize(1, 4, 64, 128)
+    assert (cache.self_kv, cache.cross_kv, cache.encoder_attention_mask) == before
+    assert (cache.num_slots, cache.num_entries, cache.source_len) == (2, 32, 64)
+    np.testing.assert_array_equal(read(cuda, cache.cross_kv), contents)
+
+
+def test_free_memory_is_the_devices(plans: Path) -> None:
+    runner = TensorRtRunner(plans, SHAPE)
+    free = runner.free_bytes()
+    cache = runner.new_cache(2, 32, 64)
+    assert free - runner.free_bytes() >= cache.entry_bytes * 2 * (32 + 64)

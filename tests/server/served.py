@@ -25,17 +25,15 @@ EXIT_LIMIT_S = 30.0
 
 
 class Served:
-    def __init__(self, build: Path, options: Sequence[str], folder: Path) -> None:
+    def __init__(self, arguments: Sequence[str | Path], folder: Path) -> None:
         self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
         folder.mkdir()
         self._stdout, self._stderr = folder / "stdout", folder / "stderr"
-        command = [sys.executable, "-m", "server.cli", str(build)]
+        command = [sys.executable, "-m", "server.cli", *map(str, arguments)]
         ports = ("http", self.http_port), ("grpc", self.grpc_port), ("metrics", self.metrics_port)
         command += [f"--{name}-port={port}" for name, port in ports]
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [*command, *options], cwd=_REPOSITORY, stdout=stdout, stderr=stderr
-            )
+            self.process = subprocess.Popen(command, cwd=_REPOSITORY, stdout=stdout, stderr=stderr)
 
     @property
     def stdout(self) -> str:
@@ -76,10 +74,12 @@ class Served:
         self.process.kill()
         self.process.wait()
 
-    def generate(self, text: str, *, model: str = "echo", timeout_s: float = 10.0) -> str:
+    def generate(
+        self, text: str, *, model: str = "echo", timeout_s: float = 10.0, **settings: float
+    ) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=timeout_s)
         try:
-            body = json.dumps({"text_input": text}).encode()
+            body = json.dumps({"text_input": text, **settings}).encode()
             connection.request("POST", f"/v2/models/{model}/generate", body)
             response = connection.getresponse()
             answer = json.loads(response.read())

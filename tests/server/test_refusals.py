@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from kobart_runtime.errors import ConfigError
+from kobart_runtime.errors import BuildError, ConfigError
 from server.cli import main
 from server.endpoints import Endpoints, free_ports
 from server.repository_api import short_reason
+from server.supervisor import TritonServer
+from tests.server.echo_build import make_build
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,22 @@ def test_an_unknown_model_is_refused_with_the_known_ones(
 ) -> None:
     assert main([str(build), "--model", "kobart"]) == 2
     assert "has no model kobart: choose from echo, all" in capsys.readouterr().err
+
+
+def test_two_builds_with_a_model_of_one_name_are_refused(
+    build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = make_build(tmp_path / "other")
+    assert main([str(build), str(other)]) == 2
+    assert capsys.readouterr().err == (
+        f"kobart-serve: {build} and {other} both have a model echo: make one of them with another "
+        "kobart-build --model-name\n"
+    )
+
+
+def test_no_build_at_all_is_refused() -> None:
+    with pytest.raises(BuildError, match="no build was named: make one with kobart-build"):
+        TritonServer()
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,19 @@ def test_loads_the_front_model_alone_unless_told_otherwise(tmp_path: Path, serve
     assert [served.signal(signal.SIGTERM).wait_exit() for served in (alone, every)] == [0, 0]
 
 
+def test_several_builds_on_one_server(tmp_path: Path, serve: Serve) -> None:
+    builds = [make_build(tmp_path / name, name=name) for name in ("one", "two")]
+    served = serve(*builds).wait_ready()
+    assert served.stdout.startswith("one, two ready")
+    assert served.generate("0 hi", model="one") == served.generate("0 hi", model="two") == "hi"
+    (victim,) = (stub for stub in find_stubs(served.server_pid) if stub.model == "two")
+    os.kill(victim.pid, signal.SIGKILL)
+    assert served.generate("0 still", model="one") == "still"
+    wait_until(lambda: "model two serves again" in served.stderr, 10)
+    assert served.generate("0 back", model="two") == "back"
+    assert served.signal(signal.SIGTERM).wait_exit() == 0
+
+
 def test_a_model_that_fails_to_load_is_named_with_its_own_reason(
     tmp_path: Path, serve: Serve
 ) -> None:

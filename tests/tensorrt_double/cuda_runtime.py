@@ -19,6 +19,7 @@ import numpy as np
 from tests.tensorrt_double.violation import ContractViolationError, require
 
 ALIGNMENT = 256  # of cudaMalloc: CUDA C++ Programming Guide, "Device Memory Accesses"
+DEVICE_BYTES = 16 << 30
 Work = Callable[[], None]
 
 
@@ -160,6 +161,10 @@ class CudaRuntimeDouble:
 
     def cudaMallocHost(self, size: int, /) -> tuple:  # noqa: N802
         return CudaError.cudaSuccess, self._allocate("host", size)
+
+    def cudaMemGetInfo(self, /) -> tuple:  # noqa: N802
+        taken = sum(len(a.memory) for a in self._allocations.values() if a.kind == "device")
+        return CudaError.cudaSuccess, DEVICE_BYTES - taken, DEVICE_BYTES
 
     def cudaFree(self, pointer: int, /) -> tuple:  # noqa: N802
         return self._free("device", pointer)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,20 +14,20 @@ from client import KobartClient, RetryPolicy
 from server.supervisor import TritonServer, free_ports
 from tests.conftest import MINI_CHECKPOINT
 from tests.parity.checkpoints import SeededCheckpoint
-from tests.server.served import Served
 from tests.triton.oracle import Oracle
 
 NO_RETRY = RetryPolicy(max_attempts=1)
 
 
 @contextmanager
-def running(folder: Path, log: Path, *models: str) -> Iterator[TritonServer]:
-    """A server on free ports with its log in a file."""
+def running(folders: Path | Sequence[Path], log: Path, *models: str) -> Iterator[TritonServer]:
+    """A server of one build or more on free ports, with its log in a file."""
+    folders = [folders] if isinstance(folders, Path) else folders
     http_port, grpc_port, metrics_port = free_ports(3)
     with (
         log.open("w", encoding="utf-8") as sink,
         TritonServer(
-            folder,
+            *folders,
             models=models,
             http_port=http_port,
             grpc_port=grpc_port,
@@ -92,16 +92,3 @@ def narrow(narrow_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def oracle() -> Oracle:
     """kobart-mini in PyTorch."""
     return Oracle(MINI_CHECKPOINT)
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    """Starts kobart-serve on a build; whatever still runs at the end is killed."""
-    with ExitStack() as stack:
-
-        def start(folder: Path, *options: str) -> Served:
-            served = Served(folder, options, tmp_path / f"serve-{folder.name}")
-            stack.callback(served.kill)
-            return served
-
-        yield start

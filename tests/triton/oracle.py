@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 Settings = Mapping[str, float]
+TIE = 1e-5  # difference of two sequences' log-probabilities that float32 cannot tell apart
 
 
 class Oracle:
@@ -53,6 +55,24 @@ class Oracle:
             rules(prefix[:, : step + 1], logprobs[step : step + 1])[0, id_].item()
             for step, id_ in enumerate(ids)
         )
+
+    def is_tie(
+        self,
+        source_ids: Sequence[int],
+        one: Sequence[int],
+        other: Sequence[int],
+        settings: Settings,
+    ) -> bool:
+        """Whether float32 sees no difference between two answers to one request."""
+        length = min(len(one), len(other))
+        if settings["num_beams"] == 1:
+            # Greedy search follows the first choice; what comes after it does not compare.
+            length = 1 + next(n for n in range(length) if one[n] != other[n])
+            one, other = one[:length], other[:length]
+        scores = [self.score(source_ids, ids, settings) for ids in (one, other)]
+        penalty = settings["length_penalty"]
+        normalised = [s / len(ids) ** penalty for s, ids in zip(scores, (one, other), strict=True)]
+        return math.isclose(*normalised, rel_tol=0.0, abs_tol=TIE)
 
     def _rules(self, settings: Settings) -> Any:
         rules = LogitsProcessorList()

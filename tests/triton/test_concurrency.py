@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from client import KobartClient, Summary
-from server.stubs import find_stubs
 from server.supervisor import TritonServer
+from tests.triton.held import held_by
 from tests.triton.http_api import generate, settled_metrics
 from tests.triton.oracle import Oracle
 
 pytestmark = pytest.mark.triton
 
 NUM_REQUESTS = 64
-TIE = 1e-5  # difference of two sequences' log-probabilities that float32 cannot tell apart
 
 
 @dataclass(frozen=True)
@@ -63,26 +60,12 @@ def at_once(cases: Sequence[Case], client: KobartClient) -> list[Summary]:
         return list(pool.map(lambda case: case.run(client), cases))
 
 
-@dataclass(frozen=True)
-class Held:
-    """What the front model's process holds."""
-
-    num_threads: int
-    num_files: int
-
-
-def held_by_front_model(triton: TritonServer) -> Held:
-    (pid,) = (stub.pid for stub in find_stubs(triton.pid) if stub.model == "kobart")
-    process = Path(f"/proc/{pid}")
-    return Held(len(list((process / "task").iterdir())), len(list((process / "fd").iterdir())))
-
-
 def test_each_gets_what_it_gets_alone(
     triton: TritonServer, client: KobartClient, oracle: Oracle, dialogues: list[str]
 ) -> None:
     cases = mixed_cases(dialogues)
     alone = [case.run(client) for case in cases]
-    held = held_by_front_model(triton)
+    held = held_by(triton)
     together = at_once(cases, client)
     ties = [
         (case, one, other)
@@ -91,24 +74,11 @@ def test_each_gets_what_it_gets_alone(
     ]
     for case, one, other in ties:
         print(f"tie? {case.settings}: {one.output_ids} {other.output_ids}")
-        assert is_tie(oracle, case, one.output_ids, other.output_ids)
+        source_ids = oracle.source_ids(case.text)
+        assert oracle.is_tie(source_ids, one.output_ids, other.output_ids, case.settings)
     after = settled_metrics(triton)  # nothing active, nothing waiting
     assert after["requests_failed"] == 0
-    assert held_by_front_model(triton) == held
-
-
-def is_tie(oracle: Oracle, case: Case, one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether PyTorch too sees no difference between two answers to one request."""
-    length = min(len(one), len(other))
-    if case.settings["num_beams"] == 1:
-        # Greedy search follows the first choice; what comes after it does not compare.
-        length = 1 + next(n for n in range(length) if one[n] != other[n])
-        one, other = one[:length], other[:length]
-    source_ids = oracle.source_ids(case.text)
-    scores = [oracle.score(source_ids, ids, case.settings) for ids in (one, other)]
-    penalty = case.settings["length_penalty"]
-    normalised = [s / len(ids) ** penalty for s, ids in zip(scores, (one, other), strict=True)]
-    return math.isclose(*normalised, rel_tol=0.0, abs_tol=TIE)
+    assert held_by(triton) == held
 
 
 def test_http_and_grpc_at_once(

@@ -58,7 +58,7 @@ def test_a_server_whose_working_directory_is_a_checkout(marked_build: Path) -> N
     process = ServerProcess(
         server_command(
             installation,
-            repository=marked_build,
+            repositories=[marked_build],
             models=["kobart"],
             endpoints=endpoints,
             exit_timeout_s=1.0,
@@ -102,7 +102,7 @@ def test_two_servers_and_two_names(triton: TritonServer, narrow: TritonServer) -
         first = one.summarize(text), other.summarize(text)
         assert first[0] != first[1]  # other weights
         assert first == (one.summarize(text), other.summarize(text))
-    assert narrow.build.models == ("narrow", "narrow_decoder", "narrow_encoder")
+    assert narrow.builds.models == ("narrow", "narrow_decoder", "narrow_encoder")
     assert narrow.models == ("narrow",)
 
 

@@ -1,0 +1,105 @@
+"""Free memory, of this machine and of made-up control groups."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kobart_runtime import host_memory
+from kobart_runtime.host_memory import host_free_bytes
+from tests.conftest import REPOSITORY
+
+GIBIBYTE = 1 << 30
+Groups = dict[str, dict[str, str]]
+
+V2: Groups = {
+    "": {},  # the root has no limit
+    "pods": {"memory.max": "max", "memory.current": "5", "memory.stat": "inactive_file 0"},
+    "pods/ours": {
+        "memory.max": str(3 * GIBIBYTE),
+        "memory.current": str(2 * GIBIBYTE),
+        "memory.stat": f"anon 7\ninactive_file {GIBIBYTE // 2}\n",
+    },
+}
+V1: Groups = {
+    "memory": {
+        "memory.limit_in_bytes": str(3 * GIBIBYTE),
+        "memory.usage_in_bytes": str(2 * GIBIBYTE),
+        "memory.stat": f"inactive_file 1\ntotal_inactive_file {GIBIBYTE // 2}\n",
+    },
+}
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with 4 GiB, whose control groups a test lays out."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(f"MemTotal: 9 kB\nMemAvailable:    {4 * GIBIBYTE // 1024} kB\n")
+    monkeypatch.setattr(host_memory, "_MEMINFO", meminfo)
+    monkeypatch.setattr(host_memory, "_OWN_GROUPS", tmp_path / "cgroup")
+    versions = {
+        version: (tmp_path / Path(mount).relative_to("/sys/fs/cgroup"), *names)
+        for version, (mount, *names) in host_memory._VERSIONS.items()
+    }
+    monkeypatch.setattr(host_memory, "_VERSIONS", versions)
+    return tmp_path
+
+
+def lay_out(machine: Path, groups: Groups, own: str) -> None:
+    (machine / "cgroup").write_text(own)
+    for folder, files in groups.items():
+        (machine / folder).mkdir(exist_ok=True)
+        for name, text in files.items():
+            (machine / folder / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("groups", "own"),
+    [
+        (V2, "0::/pods/ours\n"),
+        (V2, "0::/pods/ours/inner\n"),  # a group without the memory controller
+        (V1, "12:cpu,cpuacct:/x\n4:memory:/host/path/of/this/container\n0::/\n"),
+    ],
+)
+def test_the_limit_of_a_group_counts(machine: Path, groups: Groups, own: str) -> None:
+    lay_out(machine, groups, own)
+    assert host_free_bytes() == GIBIBYTE + GIBIBYTE // 2
+
+
+@pytest.mark.parametrize("own", ["", "0::/\n", "0::/pods\n", "3:cpuset:/pods/ours\n"])
+def test_without_a_limit_it_is_the_machines(machine: Path, own: str) -> None:
+    lay_out(machine, V2, own)
+    assert host_free_bytes() == 4 * GIBIBYTE
+
+
+def test_a_group_above_its_limit_has_nothing_left(machine: Path) -> None:
+    full = {**V2["pods/ours"], "memory.current": str(9 * GIBIBYTE)}
+    lay_out(machine, {"pods": {}, "pods/ours": full}, "0::/pods/ours\n")
+    assert host_free_bytes() == 0
+
+
+def test_of_this_machine() -> None:
+    total = Path("/proc/meminfo").read_text().split()[1]
+    assert 0 < host_free_bytes() <= 1024 * int(total)
+
+
+def test_memory_between_living_blocks_is_given_back() -> None:
+    """What glibc keeps by itself: many small blocks freed below one that lives."""
+    code = (
+        "from kobart_runtime.host_memory import give_back_freed\n"
+        "def resident():\n"
+        "    line = next(x for x in open('/proc/self/status') if x.startswith('RssAnon'))\n"
+        "    return int(line.split()[1])\n"
+        "blocks = [bytes(50_000) + b'x' for _ in range(2000)]\n"
+        "kept = blocks[::50]\n"
+        "del blocks\n"
+        "before = resident()\n"
+        "give_back_freed()\n"
+        "print(before - resident())\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 50_000  # KiB, of nearly 100,000

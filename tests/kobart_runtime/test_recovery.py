@@ -1,0 +1,220 @@
+"""A failing engine: what failed in company is decoded again alone, and only the culprit fails."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from kobart_runtime.errors import EngineError, KobartError, RequestCancelledError
+from kobart_runtime.generation_loop import GenerationLoop
+from kobart_runtime.metrics import Metrics
+from kobart_runtime.model_config import TokenIds
+from kobart_runtime.model_runner import StepInputs, StepOutput
+from kobart_runtime.request import Request
+from kobart_runtime.search import Generated
+from kobart_runtime.settings import GenerationSettings
+from tests import reference
+from tests.fakes import (
+    RecordingListener,
+    ScriptedCache,
+    ScriptedModel,
+    ScriptedRunner,
+    scripted_config,
+)
+
+VOCAB_SIZE = 40
+IDS = TokenIds(bos=0, eos=(1,), pad=3, decoder_start=2, forced_eos=1)
+MODEL = ScriptedModel(VOCAB_SIZE)
+GREEDY = GenerationSettings(num_beams=1, max_new_tokens=8, min_new_tokens=8)
+BEAMS = GenerationSettings(num_beams=3, max_new_tokens=8, min_new_tokens=8)
+POISON = 39  # a source token
+ERRORS = [EngineError("the engine broke"), ValueError("odd shape"), MemoryError()]
+
+
+class PoisonedRunner(ScriptedRunner):
+    """Raises wherever the poison is, or at chosen calls."""
+
+    def __init__(self, error: Exception, *, encode_fails: bool = False, step: int = 99) -> None:
+        super().__init__(MODEL)
+        self.error = error
+        self._encode_fails = encode_fails
+        self._failing_step = step  # of a batch that holds the poison
+        self.failing_calls: Iterator[bool] = itertools.repeat(False)  # of decode_step
+
+    def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[tuple[int, ...]]:
+        if self._encode_fails and POISON in input_ids:
+            raise self.error
+        return super().encode(input_ids, attention_mask)
+
+    def decode_step(
+        self, cache: ScriptedCache, inputs: StepInputs, *, want_logits: bool
+    ) -> StepOutput:
+        sources = cache.sources[: len(inputs.position_ids)]
+        steps = [
+            step
+            for source, step in zip(sources, inputs.position_ids[:, 0], strict=True)
+            if POISON in source
+        ]
+        output = super().decode_step(cache, inputs, want_logits=want_logits)
+        if self._failing_step in steps or next(self.failing_calls):
+            raise self.error  # the cache has been written
+        return output
+
+
+class Loop:
+    """A loop over a runner; leaving it checks that nothing is left."""
+
+    def __init__(self, runner: ScriptedRunner) -> None:
+        self.metrics = Metrics()
+        self._loop = GenerationLoop(runner, scripted_config(runner, IDS), self.metrics)
+
+    def run(self, *requests: Request) -> None:
+        """Submit at once, and wait for all."""
+        with self._loop._changed:  # the loop sees none before it sees all
+            for request in requests:
+                self._loop.submit(request)
+        for request in requests:
+            listener_of(request).wait()
+
+    def close(self) -> dict[str, float]:
+        self._loop.close()
+        assert self._loop.num_active == self._loop.num_waiting == 0
+        return self.metrics.snapshot()
+
+
+def new_request(
+    number: int, settings: GenerationSettings, *, poisoned: bool = False, stream: bool = False
+) -> Request:
+    source = (5, number, POISON if poisoned else 6)
+    return Request(np.array(source, np.int32), settings, RecordingListener(), stream)
+
+
+def listener_of(request: Request) -> RecordingListener:
+    assert isinstance(request.listener, RecordingListener)
+    return request.listener
+
+
+def outcome(request: Request) -> Generated | KobartError | None:
+    listener = listener_of(request)
+    assert listener.num_ends == 1
+    return listener.error or listener.generated
+
+
+def expected(request: Request) -> Generated:
+    source = request.input_ids.tolist()
+    return reference.generate(MODEL.of(source), request.settings, IDS)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("settings", [GREEDY, BEAMS])
+@pytest.mark.parametrize("where", [{"encode_fails": True}, {"step": 0}, {"step": 5}], ids=str)
+def test_the_poisoned_request_fails_alone(
+    where: dict[str, int], settings: GenerationSettings, stream: bool, error: Exception
+) -> None:
+    loop = Loop(PoisonedRunner(error, **where))  # type: ignore[arg-type]
+    poisoned = new_request(9, settings, poisoned=True, stream=stream)
+    others = [new_request(number, settings, stream=stream) for number in range(5)]
+    loop.run(*others[:3], poisoned, *others[3:])
+    told = outcome(poisoned)
+    assert isinstance(told, EngineError)
+    assert str(error) in str(told)
+    for other in others:
+        assert outcome(other) == expected(other)
+        if stream:  # each token once, whatever had been told before the failure
+            ids = expected(other).ids
+            assert tuple(listener_of(other).streamed) == ids[: len(listener_of(other).streamed)]
+    values = loop.close()
+    assert values["kobart_requests_retried"] == 6
+    assert values["kobart_first_tokens"] == 5 + ("encode_fails" not in where and where["step"] > 0)
+    assert values["kobart_output_tokens"] == 8 * 5
+
+
+def test_a_failure_that_passes_fails_nobody() -> None:
+    runner = PoisonedRunner(EngineError("the engine broke"))
+    runner.failing_calls = iter([False, False, False, True, *[False] * 1000])
+    loop = Loop(runner)
+    requests = [new_request(number, BEAMS, stream=number % 2 == 0) for number in range(6)]
+    loop.run(*requests)
+    for request in requests:
+        assert outcome(request) == expected(request)
+    loop.close()
+
+
+def test_a_failing_batch_leaves_other_widths_alone() -> None:
+    runner = PoisonedRunner(EngineError("the engine broke"), step=3)
+    loop = Loop(runner)
+    beams = [new_request(number, BEAMS) for number in range(3)]
+    greedy = [new_request(number, GREEDY, poisoned=number == 2) for number in range(3)]
+    loop.run(*beams, *greedy)
+    assert [outcome(request) for request in beams] == [expected(request) for request in beams]
+    assert [outcome(request) for request in greedy[:2]] == [expected(r) for r in greedy[:2]]
+    assert loop.close()["kobart_requests_retried"] == 3
+    assert {width: rows for rows, width in sorted(runner.step_sizes)} == {1: 3, 3: 3}
+
+
+def test_an_engine_that_is_gone_fails_everybody_once() -> None:
+    runner = PoisonedRunner(EngineError("the device is lost"))
+    runner.failing_calls = itertools.repeat(True)
+    loop = Loop(runner)
+    requests = [new_request(number, (GREEDY, BEAMS)[number % 2]) for number in range(12)]
+    loop.run(*requests)
+    assert {str(outcome(request)) for request in requests} == {"the device is lost"}
+    runner.failing_calls = itertools.repeat(False)
+    later = new_request(20, BEAMS)
+    loop.run(later)
+    assert outcome(later) == expected(later)
+    loop.close()
+
+
+def test_newcomers_join_each_other_and_not_those_that_are_alone() -> None:
+    runner = PoisonedRunner(EngineError("the engine broke"), step=1)
+    loop = Loop(runner)
+    requests = [new_request(number, GREEDY, poisoned=number == 0) for number in range(4)]
+    newcomers = [new_request(10 + number, GREEDY) for number in range(4)]
+    loop.run(*requests)
+    before = len(runner.step_sizes)
+    loop.run(*newcomers)
+    assert set(runner.step_sizes[before:]) == {(4, 1)}
+    assert [outcome(request) for request in newcomers] == [expected(r) for r in newcomers]
+    loop.close()
+
+
+def test_one_that_is_to_be_tried_again_may_be_cancelled() -> None:
+    runner = PoisonedRunner(EngineError("the engine broke"))
+    loop = Loop(runner)
+    requests = [new_request(number, GREEDY) for number in range(3)]
+
+    def cancel_and_break(_: StepInputs) -> None:
+        runner.before_step = lambda _: None
+        requests[1].abort = RequestCancelledError("the caller cancelled the request")
+        raise EngineError("the engine broke")
+
+    runner.before_step = cancel_and_break
+    loop.run(*requests)
+    assert outcome(requests[1]) is requests[1].abort
+    assert outcome(requests[0]) == expected(requests[0])
+    assert outcome(requests[2]) == expected(requests[2])
+    loop.close()
+
+
+def test_a_stream_that_begins_otherwise_the_second_time_is_failed() -> None:
+    """As a tie between two tokens may, which two batches round differently."""
+    runner = PoisonedRunner(EngineError("the engine broke"))
+    requests = [new_request(number, GREEDY, stream=True) for number in range(2)]
+
+    def change_and_break(inputs: StepInputs) -> None:
+        if inputs.position_ids[0, 0] == 4:
+            runner.before_step = lambda _: None
+            runner.model = ScriptedModel(VOCAB_SIZE, seed=1)
+            raise EngineError("the engine broke")
+
+    runner.before_step = change_and_break
+    loop = Loop(runner)
+    loop.run(*requests)
+    for request in requests:
+        assert "was not the one sent so far" in str(outcome(request))
+    loop.close()
