@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from client.perf.options import Concurrency, Load, PerfOptions, RequestCount, RequestRate
+from client.perf.arrivals import poisson_pauses_s, write_intervals
+from client.perf.options import (
+    Concurrency,
+    Intervals,
+    Load,
+    PerfOptions,
+    RequestCount,
+    RequestRate,
+)
 from client.perf.profile import read_profile
 from client.perf.records import RequestRecord
 from client.perf_analyzer import PerfAnalyzer, PerfAnalyzerError
@@ -17,8 +25,6 @@ _LIMIT_S = 600.0
 
 class Driver(Protocol):
     """Whatever can put a load on a served front model."""
-
-    name: str
 
     def measure(
         self, load: Concurrency | RequestRate, *, num_requests: int, num_warmup: int
@@ -49,7 +55,6 @@ class PerfAnalyzerDriver:
     input_data: Path
     folder: Path  # for what perf_analyzer writes
     check: Callable[[], None] = field(default=_nothing)  # raises if the server has died
-    name: str = "perf_analyzer"
 
     def measure(
         self, load: Concurrency | RequestRate, *, num_requests: int, num_warmup: int
@@ -67,6 +72,13 @@ class PerfAnalyzerDriver:
                 f"model {self.model} answered none of {num_requests} requests: see the server's log"
             )
         return list(experiment.records)
+
+    def _exact(self, load: Concurrency | RequestRate, count: int) -> Load:
+        """The load with arrivals of our own where perf_analyzer's would miss the rate."""
+        if isinstance(load, Concurrency) or load.distribution == "constant":
+            return load
+        pauses = poisson_pauses_s(load.start, count)
+        return Intervals(write_intervals(self.folder / "intervals", pauses))
 
     def _options(self, load: Load, count: int, profile: Path) -> list[str]:
         return PerfOptions(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from client.async_client import AsyncKobartClient
 from client.config import RetryPolicy
+from client.perf.arrivals import poisson_pauses_s
 from client.perf.options import Concurrency, RequestRate
 from client.perf.records import Chunk, RequestRecord
 from kobart_runtime.errors import KobartError
@@ -29,7 +28,6 @@ class LoadGenerator:
     settings: dict[str, float]
     stream: bool = True
     timeout_s: float = 120.0
-    name: str = "asyncio"
 
     def measure(
         self, load: Concurrency | RequestRate, *, num_requests: int, num_warmup: int
@@ -47,11 +45,14 @@ class LoadGenerator:
         return asyncio.run(self._closed_loop(concurrency, num_requests))
 
     def at_rate(
-        self, requests_per_s: float, num_requests: int, *, poisson: bool = True, seed: int = 0
+        self, requests_per_s: float, num_requests: int, *, poisson: bool = True
     ) -> list[RequestRecord]:
         """Send at a rate, whether the server keeps up or not."""
-        pauses = _pauses_s(requests_per_s, poisson, seed)
-        return asyncio.run(self._open_loop(itertools.islice(pauses, num_requests)))
+        if poisson:
+            pauses = poisson_pauses_s(requests_per_s, num_requests)
+        else:
+            pauses = [1 / requests_per_s] * num_requests
+        return asyncio.run(self._open_loop(pauses))
 
     async def _closed_loop(self, concurrency: int, num_requests: int) -> list[RequestRecord]:
         numbers = iter(range(num_requests))
@@ -65,7 +66,7 @@ class LoadGenerator:
             await asyncio.gather(*(worker(client) for _ in range(concurrency)))
         return records
 
-    async def _open_loop(self, pauses_s: Iterator[float]) -> list[RequestRecord]:
+    async def _open_loop(self, pauses_s: Sequence[float]) -> list[RequestRecord]:
         async with self._client() as client:
             tasks = [
                 asyncio.create_task(self._request(client, number))
@@ -99,14 +100,7 @@ class LoadGenerator:
         )
 
 
-def _pauses_s(requests_per_s: float, poisson: bool, seed: int) -> Iterator[float]:
-    """Seconds between arrivals, without end."""
-    draws = random.Random(seed)
-    while True:
-        yield draws.expovariate(requests_per_s) if poisson else 1 / requests_per_s
-
-
-async def _ticks(pauses_s: Iterator[float]) -> AsyncIterator[int]:
+async def _ticks(pauses_s: Sequence[float]) -> AsyncIterator[int]:
     """Count up, each number at its time; a late one does not make the later ones late."""
     due_s = time.monotonic()
     for number, pause_s in enumerate(pauses_s):

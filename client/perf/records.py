@@ -72,14 +72,14 @@ class LoadFigures:
     inter_token_ms: dict[str, float]  # empty where nothing was streamed
 
 
-def figures(records: Sequence[RequestRecord], *, target_ms: float | None = None) -> LoadFigures:
-    """Sum up a load whose level was held.
-
-    The rates are those between the first answer and the moment the last request was sent: before
-    it the load builds up, after it the load runs dry.
+def figures(
+    records: Sequence[RequestRecord], *, is_rate: bool = False, target_ms: float | None = None
+) -> LoadFigures:
+    """Sum up one load, its warm-up left out.
 
     Args:
-        records: Of one load, in any order.
+        records: In any order.
+        is_rate: Requests were sent at a rate, not as others were answered.
         target_ms: What a request may take for goodput; None: all that were answered count.
 
     Raises:
@@ -88,15 +88,16 @@ def figures(records: Sequence[RequestRecord], *, target_ms: float | None = None)
     answered = [record for record in records if record.is_answered]
     if not answered:
         raise ValueError("no request was answered")
-    counted, seconds = _steady(answered, max(record.start_s for record in records))
-    good = [r for r in counted if target_ms is None or r.latency_ms <= target_ms]
+    rate = _answers_per_s(answered, is_rate)
+    good = [r for r in answered if target_ms is None or r.latency_ms <= target_ms]
+    num_tokens = sum(record.num_tokens for record in answered)
     inter_token = [r.inter_token_ms for r in answered if r.inter_token_ms is not None]
     return LoadFigures(
         num_requests=len(answered),
         num_failed=len(records) - len(answered),
-        requests_per_s=len(counted) / seconds,
-        output_tokens_per_s=sum(record.num_tokens for record in counted) / seconds,
-        goodput_per_s=len(good) / seconds,
+        requests_per_s=rate,
+        output_tokens_per_s=rate * num_tokens / len(answered),
+        goodput_per_s=rate * len(good) / len(answered),
         latency_ms=summary([record.latency_ms for record in answered]),
         first_token_ms=summary([record.first_chunk_ms for record in answered]),
         inter_token_ms=summary(inter_token),
@@ -113,14 +114,16 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _steady(
-    answered: Sequence[RequestRecord], last_start_s: float
-) -> tuple[list[RequestRecord], float]:
-    """The requests that ended while the load was full, and for how many seconds it was."""
-    first_end_s = min(record.end_s for record in answered)
-    counted = [record for record in answered if first_end_s < record.end_s <= last_start_s]
-    if len(counted) >= len(answered) / 2:
-        return counted, last_start_s - first_end_s
-    # Hardly more requests than were in flight together: all of them, from start to end.
-    start_s = min(record.start_s for record in answered)
-    return list(answered), max(record.end_s for record in answered) - start_s
+def _answers_per_s(answered: Sequence[RequestRecord], is_rate: bool) -> float:
+    """Answers a second while the load was whole.
+
+    With a number of requests in flight, every answer lets one request start, so the starts tell
+    the rate of answers, without the end of the load, when fewer are in flight. At a given rate
+    the starts tell what was asked for, and only the ends what came of it.
+    """
+    times = [record.end_s if is_rate else record.start_s for record in answered]
+    whole_s = max(r.end_s for r in answered) - min(r.start_s for r in answered)
+    seconds = max(times) - min(times)
+    if seconds < whole_s / 4:  # hardly more requests than were in flight together
+        return len(answered) / whole_s
+    return (len(answered) - 1) / seconds

@@ -23,6 +23,12 @@ def test_rates_leave_out_the_ends_of_the_load() -> None:
     assert found.inter_token_ms["avg"] == pytest.approx(100)
 
 
+def test_an_overloaded_rate_is_what_comes_out() -> None:
+    """Ten requests a second are sent, two a second are answered."""
+    records = [record(0.1 * number, 0.5 * number + 1) for number in range(10)]
+    assert figures(records, is_rate=True).requests_per_s == pytest.approx(2)
+
+
 def test_few_requests_are_counted_whole() -> None:
     found = figures([record(0, 2), record(0, 2)])
     assert found.requests_per_s == pytest.approx(1)
