@@ -59,7 +59,7 @@ class Target:
 class ServeBenchmark:
     """See `benchmarks.recording.Benchmark`."""
 
-    command = COMMAND
+    command = f"kobart-bench {COMMAND}"
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._args = args
@@ -117,7 +117,7 @@ class ServeBenchmark:
             raise KobartError(f"no request was answered: {failed}")
         return records
 
-    def _search(self, target: Target, bar: tqdm) -> None:  # type: ignore[type-arg]
+    def _search(self, target: Target, bar: tqdm) -> None:
         """Halve the range of rates until its ends are near: the highest that meets the target."""
         low, high = 0.0, 1.2 * self._results.greatest_throughput
         for _ in range(self._plan.search_steps):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import queue
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,15 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from benchmarks.our_runtime import OurRuntime
 from builders.checkpoint import Checkpoint
-from kobart_runtime.errors import ConfigError, KobartError
-from kobart_runtime.generation_loop import GenerationLoop
-from kobart_runtime.metrics import Metrics
-from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
-from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
-from kobart_runtime.request import Request
-from kobart_runtime.search import Generated
+from kobart_runtime.errors import ConfigError
 from kobart_runtime.settings import GenerationSettings
+
+__all__ = ["CTranslate2Generate", "OurRuntime", "System", "TorchGenerate"]
 
 
 class System(Protocol):
@@ -149,63 +145,6 @@ class CTranslate2Generate:
         if forced_eos is None or len(ids) < max_new_tokens:
             return ids
         return [*ids[: max_new_tokens - 1], forced_eos]
-
-
-class OurRuntime:
-    """The generation loop of a build, in this process; all requests are submitted at once."""
-
-    def __init__(self, build: Path) -> None:
-        config = ModelConfig.from_manifest(build / MANIFEST_NAME)
-        folder = build / config.name / "1"
-        self.name = f"kobart-triton {config.precision}"
-        runner = OnnxRuntimeRunner(folder, config.shape)
-        self._loop = GenerationLoop(runner, config, Metrics())
-
-    def generate(
-        self, sources: Sequence[np.ndarray], settings: GenerationSettings
-    ) -> list[list[int]]:
-        """See `System`."""
-        answers = self.generate_each([(source, settings) for source in sources])
-        return [list(ids) for ids in answers]
-
-    def generate_each(
-        self, calls: Sequence[tuple[np.ndarray, GenerationSettings]]
-    ) -> list[tuple[int, ...]]:
-        """Generated ids in the order of the calls, which are all in flight together.
-
-        Args:
-            calls: Source ids int32[S], and how to summarise them.
-        """
-        listeners = [_Result() for _ in calls]
-        for (source, settings), listener in zip(calls, listeners, strict=True):
-            self._loop.submit(Request(source, settings, listener))
-        return [listener.wait().ids for listener in listeners]
-
-    def close(self) -> None:
-        """Stop the loop's thread."""
-        self._loop.close()
-
-
-class _Result:
-    """A listener that waits for the end."""
-
-    def __init__(self) -> None:
-        self._outcome: queue.SimpleQueue[Generated | KobartError] = queue.SimpleQueue()
-
-    def on_tokens(self, ids: Sequence[int]) -> None:
-        pass
-
-    def on_finished(self, generated: Generated) -> None:
-        self._outcome.put(generated)
-
-    def on_failed(self, error: KobartError) -> None:
-        self._outcome.put(error)
-
-    def wait(self) -> Generated:
-        outcome = self._outcome.get()
-        if isinstance(outcome, KobartError):
-            raise outcome
-        return outcome
 
 
 def import_ctranslate2() -> Any:

@@ -80,7 +80,7 @@ def _header(report: Report) -> str:
     facts = [*report.subject.values(), hardware, machine.date[:10], machine.commit]
     return f"""<header>
 <div class="top">
-<span class="command">kobart-bench {escape(report.command)}</span>
+<span class="command">{escape(report.command)}</span>
 <div class="languages">
 <input type="radio" name="lang" id="lang-en" checked><label for="lang-en" lang="en">English</label>
 <input type="radio" name="lang" id="lang-ko"><label for="lang-ko" lang="ko">한국어</label>

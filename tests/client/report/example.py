@@ -107,7 +107,7 @@ TABLE = Table(
     note=Text("Each level is measured three times.", "각 단계를 세 번 측정합니다."),
 )
 REPORT = Report(
-    command="serve",
+    command="kobart-bench serve",
     title=Text("How much a server of kobart-fp32 carries", "kobart-fp32 서버의 처리 한계"),
     machine=MACHINE,
     subject={"build": "kobart-fp32", "precision": "fp32", "runtime": "onnxruntime"},
