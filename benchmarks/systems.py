@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from benchmarks.ctranslate2_folder import CTranslate2Folder, import_ctranslate2
 from benchmarks.our_runtime import OurRuntime
 from builders.checkpoint import Checkpoint
-from kobart_runtime.errors import ConfigError
 from kobart_runtime.settings import GenerationSettings
 
 __all__ = ["CTranslate2Generate", "OurRuntime", "System", "TorchGenerate"]
@@ -89,12 +88,8 @@ class TorchGenerate:
         return ids[: ends[0] + 1] if ends else ids
 
 
-class CTranslate2Generate:
-    """CTranslate2, one call for the batch; its own beam search, and no `early_stopping`.
-
-    It cannot force an eos: the last token of a summary that reaches the limit is replaced, which
-    in greedy search is what `generate()` does.
-    """
+class CTranslate2Generate(CTranslate2Folder):
+    """A checkpoint converted and loaded at once; see `CTranslate2Folder` for what differs."""
 
     def __init__(self, checkpoint: Checkpoint, compute_type: str = "float32") -> None:
         """Convert the checkpoint and load it.
@@ -106,60 +101,22 @@ class CTranslate2Generate:
         Raises:
             ConfigError: ctranslate2 is not installed.
         """
-        ctranslate2 = import_ctranslate2()
-        self.name = f"CTranslate2 {compute_type}"
-        self._ids = checkpoint.ids
         with tempfile.TemporaryDirectory() as folder:
-            spec = _ctranslate2_spec(checkpoint)
-            spec.validate()
-            spec.optimize(quantization=compute_type)
-            spec.save(folder)
-            self.model_bytes = Path(folder, "model.bin").stat().st_size
-            self._translator = ctranslate2.Translator(
-                folder, compute_type=compute_type, intra_threads=os.cpu_count() or 1
-            )
-
-    def generate(
-        self, sources: Sequence[np.ndarray], settings: GenerationSettings
-    ) -> list[list[int]]:
-        """See `System`."""
-        forced_bos = self._ids.forced_bos
-        results = self._translator.translate_batch(
-            [[str(token) for token in source] for source in sources],
-            target_prefix=None if forced_bos is None else [[str(forced_bos)]] * len(sources),
-            beam_size=settings.num_beams,
-            max_decoding_length=settings.max_new_tokens,
-            min_decoding_length=settings.min_new_tokens,
-            no_repeat_ngram_size=settings.no_repeat_ngram_size,
-            repetition_penalty=settings.repetition_penalty,
-            length_penalty=settings.length_penalty,
-            end_token=[str(token) for token in self._ids.eos],
-            return_end_token=True,
-            max_input_length=0,  # no limit of its own
-        )
-        rows = [[int(token) for token in result.hypotheses[0]] for result in results]
-        return [self._ended(row, settings.max_new_tokens) for row in rows]
-
-    def _ended(self, ids: list[int], max_new_tokens: int) -> list[int]:
-        forced_eos = self._ids.forced_eos
-        if forced_eos is None or len(ids) < max_new_tokens:
-            return ids
-        return [*ids[: max_new_tokens - 1], forced_eos]
+            convert_to_ctranslate2(checkpoint, Path(folder), compute_type)
+            super().__init__(Path(folder), checkpoint.ids, compute_type)
 
 
-def import_ctranslate2() -> Any:
-    """The package `ctranslate2`.
+def convert_to_ctranslate2(checkpoint: Checkpoint, folder: Path, compute_type: str) -> None:
+    """Write a checkpoint in CTranslate2's form into an empty folder.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: ctranslate2 is not installed.
     """
-    try:
-        import ctranslate2
-    except ImportError as error:
-        raise ConfigError(
-            f"ctranslate2 cannot be imported ({error}): pip install 'kobart-triton[peers]'"
-        ) from error
-    return ctranslate2
+    import_ctranslate2()
+    spec = _ctranslate2_spec(checkpoint)
+    spec.validate()
+    spec.optimize(quantization=compute_type)
+    spec.save(str(folder))
 
 
 def _ctranslate2_spec(checkpoint: Checkpoint) -> Any:

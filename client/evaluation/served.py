@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from client.evaluation.outcome import Answer
 from client.sync_client import KobartClient
@@ -13,7 +14,7 @@ class ServedAnswers:
 
     group_size = 16
 
-    def __init__(self, client: KobartClient, settings: dict[str, float]) -> None:
+    def __init__(self, client: KobartClient, settings: dict[str, Any]) -> None:
         """Use a client that is open; `settings` are sent with every document."""
         self._client = client
         self._settings = settings
