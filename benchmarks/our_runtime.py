@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from kobart_runtime.errors import KobartError
 from kobart_runtime.generation_loop import GenerationLoop
 from kobart_runtime.metrics import Metrics
 from kobart_runtime.model_config import MANIFEST_NAME, TOKENIZER_FILE, ModelConfig
+from kobart_runtime.model_runner import ModelRunner
 from kobart_runtime.request import Request
 from kobart_runtime.runners import open_runner
 from kobart_runtime.search import Generated
@@ -23,8 +25,14 @@ from kobart_runtime.tokenizer import Tokenizer
 class OurRuntime:
     """The generation loop of a build, in this process; all requests are submitted at once."""
 
-    def __init__(self, build: Path) -> None:
+    def __init__(
+        self, build: Path, *, wrap: Callable[[ModelRunner], Any] = lambda runner: runner
+    ) -> None:
         """Open the engines of a build.
+
+        Args:
+            build: Its folder.
+            wrap: Puts something around the model runner, to watch it.
 
         Raises:
             KobartError: It is no build, or its engines cannot be opened.
@@ -34,7 +42,7 @@ class OurRuntime:
         self.name = f"kobart-triton {config.precision}"
         self.metrics = Metrics()
         runner = open_runner(folder, config.runtime, config.shape)
-        self._loop = GenerationLoop(runner, config, self.metrics)
+        self._loop = GenerationLoop(wrap(runner), config, self.metrics)
 
     def generate(
         self, sources: Sequence[np.ndarray], settings: GenerationSettings

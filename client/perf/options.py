@@ -132,6 +132,7 @@ class PerfOptions:
     percentile: int | None = None  # judges stability by it; None: by the average
     shared_memory: str = "none"
     output_shared_memory_bytes: int = 1 << 20  # of each output
+    verbose_csv: bool = False  # the average latency too
     metrics_url: str | None = None  # of Triton's Prometheus endpoint; None: not collected
     metrics_interval_ms: int = 1000
 
@@ -170,8 +171,10 @@ class PerfOptions:
         if self.shared_memory != "none":
             yield from ("--shared-memory", self.shared_memory)
             yield from ("--output-shared-memory-size", str(self.output_shared_memory_bytes))
+        if self.verbose_csv or self.metrics_url is not None:
+            yield "--verbose-csv"
         if self.metrics_url is not None:
-            yield from ("--collect-metrics", "--verbose-csv", "--metrics-url", self.metrics_url)
+            yield from ("--collect-metrics", "--metrics-url", self.metrics_url)
             yield from ("--metrics-interval", str(self.metrics_interval_ms))
 
 
