@@ -63,7 +63,8 @@ class CompareBenchmark:
             builds=tuple(build.name for build in self._builds),
         )
         self.title = Text("Builds side by side", "빌드 비교")
-        self.subject = {"builds": f"{len(self._builds)} builds", "checkpoint": self._checkpoint}
+        names = ", ".join(build.name for build in self._builds)
+        self.subject = {"builds": names, "checkpoint": self._checkpoint}
         self.settings = {
             "documents": f"{len(self._examples)} of {args.data.name}, {self._batch_size} a batch",
             "generation": ", ".join(f"{k} {v}" for k, v in vars(self._settings).items()),

@@ -6,7 +6,7 @@ import argparse
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -66,7 +66,12 @@ class EngineBenchmark:
                 "the engines of a TensorRT build are plans, which are measured by trtexec or by "
                 "perf_analyzer on a server with Triton's tensorrt backend: see docs/tensorrt.md"
             )
-        self._plan = QUICK if args.quick else EnginePlan()
+        plan = QUICK if args.quick else EnginePlan()
+        self._plan = replace(
+            plan,
+            batch_sizes=args.batch_sizes or plan.batch_sizes,
+            source_lens=args.source_lengths or plan.source_lens,
+        )
         tokenizer = open_tokenizer(self._build.path, self._build.config)
         texts = read_dialogues(args.data)
         self._ids = [int(i) for text in texts for i in tokenizer.encode(text).input_ids]
@@ -177,6 +182,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("build", type=Path, metavar="BUILD")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="FILE")
+    parser.add_argument("--batch-sizes", type=_integers, metavar="N,...", help="default: 1 to max")
+    parser.add_argument(
+        "--source-lengths", type=_integers, metavar="N,...", help="tokens; default: 64 to max"
+    )
     add_output(parser, COMMAND)
     parser.set_defaults(run=run)
 
@@ -185,3 +194,10 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     args.output = args.output or REPORTS / f"{COMMAND}-{args.build.name}"
     return record(lambda: EngineBenchmark(args), args.output)
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    values = tuple(int(part) for part in text.split(","))
+    if min(values) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return values

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from html import escape
-from importlib.resources import files
 
 from client.perf.statistics import Spread
 from client.report.cells import spread_written, written
 from client.report.document import PARTIAL, Column, Plot, Report, Row, Table, Text
-from client.report.plots import to_svg
+from client.report.plots import read_style, to_svg
 
 # The page's own words. Nothing may be loaded from anywhere: the browser is told to hold us to it.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -27,6 +26,19 @@ _HOW = Text(
 )
 _MEASURED = Text("How it was measured", "측정 방법")
 _NAMES = {
+    "load_generator": Text("Load generator", "부하 생성기"),
+    "documents": Text("Documents", "문서"),
+    "generation": Text("Generation", "생성 설정"),
+    "requests": Text("Requests", "요청"),
+    "rates": Text("Rates", "요청률"),
+    "repeats": Text("Repeats", "반복"),
+    "processes": Text("Processes", "프로세스"),
+    "calls": Text("Calls", "호출"),
+    "served": Text("Served", "서버 경유"),
+    "operators": Text("Operators", "연산자"),
+    "data": Text("Data", "데이터"),
+    "answered_by": Text("Answered by", "응답 주체"),
+    "compared_with": Text("Compared with", "비교 대상"),
     "date": Text("Date", "날짜"),
     "commit": Text("Commit", "커밋"),
     "cpu": Text("Processor", "프로세서"),
@@ -54,7 +66,7 @@ def to_html(report: Report) -> str:
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <title>{escape(report.title.en)}</title>
 <style>
-{files("client.report").joinpath("style.css").read_text(encoding="utf-8")}</style>
+{read_style("palette.css")}{read_style("style.css")}</style>
 </head>
 <body>
 <main>

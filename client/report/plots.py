@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import Any
 
 from client.report.document import Plot, Series
 from kobart_runtime.errors import ConfigError
 
 NUM_COLOURS = 8
+_FILE_FONT = "font-family: system-ui, sans-serif;"
 _SIZE_INCHES = (4.5, 3.0)
+_MAX_TICK_LETTERS = 42  # what fits below upright bars
 # Colours that no plot uses, each to be replaced by a variable of the page's style.
 _VARIABLES = {"#010101": "--ink", "#020202": "--muted", "#030303": "--grid", "#040404": "--paper"}
 _INK, _MUTED, _GRID, _PAPER = _VARIABLES
@@ -65,12 +68,22 @@ def to_svg(plot: Plot) -> str:
         axes = figure.subplots()
         axes.patch.set_alpha(0)
         _DRAW[plot.kind](axes, plot)
-        axes.set_xlabel(plot.x_label)
-        axes.set_ylabel(plot.y_label)
-        axes.set_ylim(bottom=0 if plot.kind != "scatter" else None)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return _for_page(text.getvalue(), plot.name)
+
+
+def to_svg_file(plot: Plot) -> str:
+    """The content of an SVG file, which brings the page's colours, dark ones too, with it."""
+    style = f"{read_style('palette.css')}svg {{ background: var(--card); {_FILE_FONT} }}"
+    svg = to_svg(plot)
+    end = svg.index(">") + 1
+    return f"{svg[:end]}\n<style>{style}</style>{svg[end:]}\n"
+
+
+def read_style(name: str) -> str:
+    """A style sheet of this package."""
+    return files("client.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _draw_lines(axes: Any, plot: Plot) -> None:
@@ -78,6 +91,7 @@ def _draw_lines(axes: Any, plot: Plot) -> None:
         axes.plot(series.x, series.y, "o-", color=colour, label=series.label, ms=4, lw=1.8)
         if series.low:
             axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.18, lw=0)
+    _label(axes, plot)
     if plot.log_x:
         _log_x(axes, plot)
     _legend(axes, plot)
@@ -94,31 +108,51 @@ def _draw_scatter(axes: Any, plot: Plot) -> None:
             series.x, series.y, "o", ms=8, mec=colour, mfc=face, mew=1.8, label=series.label, ls=""
         )
     axes.margins(0.12)
+    _label(axes, plot)
     _legend(axes, plot)
 
 
 def _draw_bars(axes: Any, plot: Plot) -> None:
+    """Upright, or lying where the names below would not fit."""
+    lies = sum(map(len, plot.ticks)) > _MAX_TICK_LETTERS
     width = 0.8 / len(plot.series)
     for index, (colour, series) in enumerate(_coloured(plot.series)):
         shift = (index - (len(plot.series) - 1) / 2) * width
         places = [x + shift for x in series.x]
-        axes.bar(places, series.y, width * 0.9, color=colour, label=series.label)
+        draw = axes.barh if lies else axes.bar
+        draw(places, series.y, width * 0.9, color=colour, label=series.label)
         if series.low:
-            axes.errorbar(places, series.y, _errors(series), fmt="none", ecolor=_INK, elinewidth=1)
-    axes.set_xticks(range(len(plot.ticks)), plot.ticks)
-    if sum(map(len, plot.ticks)) > 42:
-        axes.tick_params(axis="x", labelrotation=28)
-        for label in axes.get_xticklabels():
-            label.set_horizontalalignment("right")
-    axes.grid(axis="x", visible=False)
+            xs, ys, side = (series.y, places, "xerr") if lies else (places, series.y, "yerr")
+            error = {side: _errors(series)}
+            axes.errorbar(xs, ys, **error, fmt="none", ecolor=_INK, elinewidth=1)
+    positions = range(len(plot.ticks))
+    if lies:
+        axes.set_yticks(positions, plot.ticks)
+        axes.invert_yaxis()
+    else:
+        axes.set_xticks(positions, plot.ticks)
+    axes.grid(axis="y" if lies else "x", visible=False)
+    _label(axes, plot, lies=lies)
     if len(plot.series) > 1:
         _legend(axes, plot)
+
+
+def _label(axes: Any, plot: Plot, *, lies: bool = False) -> None:
+    """Name the axes; values start at zero, but for a scatter of points."""
+    x_label, y_label = (plot.y_label, plot.x_label) if lies else (plot.x_label, plot.y_label)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    if lies:
+        axes.set_xlim(left=0)
+    elif plot.kind != "scatter":
+        axes.set_ylim(bottom=0)
 
 
 def _draw_histogram(axes: Any, plot: Plot) -> None:
     for colour, series in _coloured(plot.series):
         axes.stairs(series.y, series.x, color=colour, fill=True, alpha=0.35, lw=0)
         axes.stairs(series.y, series.x, color=colour, lw=1.4, label=series.label)
+    _label(axes, plot)
     if len(plot.series) > 1:
         _legend(axes, plot)
 

@@ -59,7 +59,7 @@ BARS = Plot(
             label="peak", x=(0, 1, 2), y=(300, 180, 240), low=(290, 175, 230), high=(310, 190, 260)
         ),
     ),
-    ticks=("kobart-fp32", "kobart-int8", "PyTorch generate fp32"),
+    ticks=("kobart-fp32", "kobart-int8", "PyTorch generate fp32, eager"),
 )
 HISTOGRAM = Plot(
     name="first-token",
