@@ -29,6 +29,7 @@ from client.rouge import characters, words
 from client.sync_client import KobartClient
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.model_config import MANIFEST_NAME, sha256_of
+from kobart_runtime.settings import GenerationSettings
 
 NUM_QUICK = 16
 
@@ -128,7 +129,8 @@ class EvaluateBenchmark:
                 yield local
 
     def _checkpoint(self) -> _Checkpoint | None:
-        return _Checkpoint(self) if self._args.checkpoint else None
+        source = self._args.checkpoint
+        return _Checkpoint(source, self._build, self._settings) if source else None
 
     def _inputs(self) -> dict[str, object]:
         """What the answers depend on; an evaluation of other inputs is not gone on with."""
@@ -146,7 +148,7 @@ class EvaluateBenchmark:
 class _Checkpoint:
     """The PyTorch checkpoint, asked with the build's ids, tokenizer and settings."""
 
-    def __init__(self, benchmark: EvaluateBenchmark) -> None:
+    def __init__(self, source: str, build: BuildFacts, settings: GenerationSettings) -> None:
         # Imported here: without --checkpoint nothing needs PyTorch.
         from transformers.utils import logging as transformers_logging
 
@@ -156,11 +158,10 @@ class _Checkpoint:
 
         transformers_logging.disable_progress_bar()  # there is one of our own
         transformers_logging.set_verbosity_error()
-        build = benchmark._build
-        checkpoint = load_checkpoint(benchmark._args.checkpoint, IdOverrides())
+        checkpoint = load_checkpoint(source, IdOverrides())
         self._system = TorchGenerate(replace(checkpoint, ids=build.config.ids))
         self._tokenizer = open_tokenizer(build.path, build.config)
-        self._settings = benchmark._settings
+        self._settings = settings
 
     def ids(self, examples: Sequence[Example]) -> list[tuple[int, ...] | None]:
         """Its answers."""

@@ -25,6 +25,16 @@ def test_served_and_local_answers_are_the_same(
     assert served == local
 
 
+def test_a_server_without_the_model_is_one_clear_error(
+    triton: TritonServer, narrow_build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("--data", str(MINI_CHECKPOINT / "dev.jsonl"), "--limit", "2")
+    output = ("--output", str(tmp_path / "out"))
+    assert main([str(narrow_build), *data, *output, "--url", triton.grpc_url]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert f"model 'narrow' is not loaded at {triton.grpc_url}" in line
+
+
 def test_a_wrong_url_is_one_clear_error(
     mini_build: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
