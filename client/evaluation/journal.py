@@ -34,10 +34,17 @@ class Journal:
         self._file = self._path.open("a", encoding="utf-8")
 
     def add(self, outcome: Outcome) -> None:
-        """Keep one document."""
+        """Keep one document.
+
+        Raises:
+            ConfigError: It cannot be written; a full disk, for example.
+        """
+        try:
+            self._file.write(_line(outcome))
+            self._file.flush()
+        except OSError as error:
+            raise ConfigError(f"{self._path} cannot be written ({error.strerror})") from error
         self.outcomes.append(outcome)
-        self._file.write(_line(outcome))
-        self._file.flush()
 
     def close(self) -> None:
         """Close the file."""

@@ -28,7 +28,7 @@ def test_usage_of_a_session() -> None:
                 time.sleep(1.0)
         finally:
             process.kill()
-    assert 5 < sampler.usage.cpu_percent < 130  # other programs may want the same core
+    assert 1 < sampler.usage.cpu_percent < 130  # other programs may want the same core
     assert 60 < sampler.usage.peak_memory_mb < 200
 
 
