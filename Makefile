@@ -6,7 +6,7 @@ INSTALLED := .venv/installed
 DEMO_BUILD := build/kobart-fp32
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all chaos soak check format benchmark gpu clean
+.PHONY: help demo test test-all chaos soak check format benchmark reports gpu clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -43,12 +43,20 @@ gpu: $(INSTALLED)  ## build and measure TensorRT plans on this GPU: docs/gpu.md
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,build,tensorrt]'
 	$(BIN)/python -m benchmarks.gpu
 
+reports: $(DEMO_BUILD)/manifest.json  ## every report of docs/benchmarks.md, and its tables
+	$(BIN)/kobart-bench compare --standard --output build/reports/compare
+	$(BIN)/kobart-bench serve $(DEMO_BUILD) --output build/reports/serve
+	$(BIN)/kobart-bench engine $(DEMO_BUILD) --output build/reports/engine
+	$(BIN)/kobart-bench profile $(DEMO_BUILD) --output build/reports/profile
+	$(BIN)/kobart-evaluate $(DEMO_BUILD) --data assets/kobart-mini/test.jsonl --output build/reports/evaluate
+	$(BIN)/python -m benchmarks.documented build/reports/*/report.json
+
 $(DEMO_BUILD)/manifest.json: $(INSTALLED) $(wildcard assets/kobart-mini/* builders/*.py kobart_runtime/*.py model_repository/*/config.pbtxt model_repository/*/1/model.py)
 	$(BIN)/kobart-build --output $(DEMO_BUILD) --force
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,build,report,peers,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,build,report,peers,morphemes,dev]'
 	touch $@
 
 clean:  ## remove the environment and all builds

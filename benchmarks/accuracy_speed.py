@@ -14,10 +14,10 @@ from benchmarks.systems import OurRuntime, TorchGenerate
 from builders.checkpoint import load_checkpoint
 from builders.prune_ledger import num_params
 from builders.special_ids import IdOverrides
+from client.rouge import rouge_l_means
 from kobart_runtime.model_config import TOKENIZER_FILE, TokenizerConfig
 from kobart_runtime.settings import Limits
 from kobart_runtime.tokenizer import Tokenizer
-from training.evaluate_mini import rouge_l_means
 
 BATCH_SIZE = 8  # of PyTorch's generate(), neighbours in length
 PYTORCH = "pytorch"

@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.systems import OurRuntime, TorchGenerate, build_tokenizer
+from benchmarks.our_runtime import OurRuntime, open_tokenizer
+from benchmarks.systems import TorchGenerate
+from client.rouge import rouge_l_means
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
-from training.evaluate_mini import rouge_l_means
 
 Document = dict[str, str]
 
@@ -25,7 +26,7 @@ def build_rouge(build: Path, documents: Sequence[Document]) -> float:
 def torch_rouge(torch: TorchGenerate, build: Path, documents: Sequence[Document]) -> float:
     """The same of PyTorch, with a build's tokenizer and settings; one document at a time."""
     config = ModelConfig.from_manifest(build / MANIFEST_NAME)
-    tokenizer = build_tokenizer(build / config.name / "1", config)
+    tokenizer = open_tokenizer(build, config)
     sources = [tokenizer.encode(document["dialogue"]).input_ids for document in documents]
     answers = [torch.generate([source], config.defaults)[0] for source in sources]
     return _rouge(documents, [tokenizer.decode(ids) for ids in answers])

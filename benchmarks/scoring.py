@@ -12,9 +12,9 @@ from builders.agreement import Teacher
 from builders.checkpoint import load_checkpoint
 from builders.special_ids import IdOverrides
 from calibration.documents import Encoders, read_documents
+from client.rouge import rouge_l_means
 from kobart_runtime.model_config import TOKENIZER_FILE, TokenizerConfig
 from kobart_runtime.settings import Limits
-from training.evaluate_mini import rouge_l_means
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import queue
 import tempfile
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -14,16 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from benchmarks.ctranslate2_folder import CTranslate2Folder, import_ctranslate2
+from benchmarks.our_runtime import OurRuntime
 from builders.checkpoint import Checkpoint
-from kobart_runtime.errors import ConfigError, KobartError
-from kobart_runtime.generation_loop import GenerationLoop
-from kobart_runtime.metrics import Metrics
-from kobart_runtime.model_config import MANIFEST_NAME, TOKENIZER_FILE, ModelConfig
-from kobart_runtime.request import Request
-from kobart_runtime.runners import open_runner
-from kobart_runtime.search import Generated
 from kobart_runtime.settings import GenerationSettings
-from kobart_runtime.tokenizer import Tokenizer
+
+__all__ = ["CTranslate2Generate", "OurRuntime", "System", "TorchGenerate"]
 
 
 class System(Protocol):
@@ -96,12 +89,8 @@ class TorchGenerate:
         return ids[: ends[0] + 1] if ends else ids
 
 
-class CTranslate2Generate:
-    """CTranslate2, one call for the batch; its own beam search, and no `early_stopping`.
-
-    It cannot force an eos: the last token of a summary that reaches the limit is replaced, which
-    in greedy search is what `generate()` does.
-    """
+class CTranslate2Generate(CTranslate2Folder):
+    """A checkpoint converted and loaded at once; see `CTranslate2Folder` for what differs."""
 
     def __init__(self, checkpoint: Checkpoint, compute_type: str = "float32") -> None:
         """Convert the checkpoint and load it.
@@ -113,147 +102,22 @@ class CTranslate2Generate:
         Raises:
             ConfigError: ctranslate2 is not installed.
         """
-        ctranslate2 = import_ctranslate2()
-        self.name = f"CTranslate2 {compute_type}"
-        self._ids = checkpoint.ids
         with tempfile.TemporaryDirectory() as folder:
-            spec = _ctranslate2_spec(checkpoint)
-            spec.validate()
-            spec.optimize(quantization=compute_type)
-            spec.save(folder)
-            self.model_bytes = Path(folder, "model.bin").stat().st_size
-            self._translator = ctranslate2.Translator(
-                folder, compute_type=compute_type, intra_threads=os.cpu_count() or 1
-            )
-
-    def generate(
-        self, sources: Sequence[np.ndarray], settings: GenerationSettings
-    ) -> list[list[int]]:
-        """See `System`."""
-        forced_bos = self._ids.forced_bos
-        results = self._translator.translate_batch(
-            [[str(token) for token in source] for source in sources],
-            target_prefix=None if forced_bos is None else [[str(forced_bos)]] * len(sources),
-            beam_size=settings.num_beams,
-            max_decoding_length=settings.max_new_tokens,
-            min_decoding_length=settings.min_new_tokens,
-            no_repeat_ngram_size=settings.no_repeat_ngram_size,
-            repetition_penalty=settings.repetition_penalty,
-            length_penalty=settings.length_penalty,
-            end_token=[str(token) for token in self._ids.eos],
-            return_end_token=True,
-            max_input_length=0,  # no limit of its own
-        )
-        rows = [[int(token) for token in result.hypotheses[0]] for result in results]
-        return [self._ended(row, settings.max_new_tokens) for row in rows]
-
-    def _ended(self, ids: list[int], max_new_tokens: int) -> list[int]:
-        forced_eos = self._ids.forced_eos
-        if forced_eos is None or len(ids) < max_new_tokens:
-            return ids
-        return [*ids[: max_new_tokens - 1], forced_eos]
+            convert_to_ctranslate2(checkpoint, Path(folder), compute_type)
+            super().__init__(Path(folder), checkpoint.ids, compute_type)
 
 
-class OurRuntime:
-    """The generation loop of a build, in this process; all requests are submitted at once."""
-
-    def __init__(self, build: Path, name: str | None = None) -> None:
-        self.config = config = ModelConfig.from_manifest(build / MANIFEST_NAME)
-        self._folder = build / config.name / "1"
-        self.name = name or f"kobart-triton {config.precision}"
-        self.runner = open_runner(self._folder, config.runtime, config.shape)
-        self._loop = GenerationLoop(self.runner, config, Metrics())
-
-    def generate(
-        self, sources: Sequence[np.ndarray], settings: GenerationSettings
-    ) -> list[list[int]]:
-        """See `System`."""
-        answers = self.generate_each([(source, settings) for source in sources])
-        return [list(ids) for ids in answers]
-
-    def generate_each(
-        self, calls: Sequence[tuple[np.ndarray, GenerationSettings]]
-    ) -> list[tuple[int, ...]]:
-        """Generated ids in the order of the calls, which are all in flight together.
-
-        Args:
-            calls: Source ids int32[S], and how to summarise them.
-        """
-        listeners = [_Result() for _ in calls]
-        for (source, settings), listener in zip(calls, listeners, strict=True):
-            self._loop.submit(Request(source, settings, listener))
-        return [listener.wait().ids for listener in listeners]
-
-    def generate_texts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Generated ids with the build's own settings; all texts are in flight together."""
-        sources = [self.tokenizer.encode(text).input_ids for text in texts]
-        return self.generate_each([(source, self.config.defaults) for source in sources])
-
-    def summarize(self, texts: Sequence[str]) -> list[str]:
-        """Summaries as the build's service would give them, in order."""
-        return [self.tokenizer.decode(ids) for ids in self.generate_texts(texts)]
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The build's."""
-        return build_tokenizer(self._folder, self.config)
-
-    def close(self) -> None:
-        """Stop the loop's thread."""
-        self._loop.close()
-
-
-def build_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
-    """The tokenizer of a build, as its service opens it.
-
-    Args:
-        folder: Version folder of the front model.
-        config: The build's.
-    """
-    return Tokenizer(
-        folder / TOKENIZER_FILE,
-        config.tokenizer,
-        config.ids,
-        max_source_length=config.limits.max_source_length,
-        vocab_size=config.shape.vocab_size,
-    )
-
-
-class _Result:
-    """A listener that waits for the end."""
-
-    def __init__(self) -> None:
-        self._outcome: queue.SimpleQueue[Generated | KobartError] = queue.SimpleQueue()
-
-    def on_tokens(self, ids: Sequence[int]) -> None:
-        pass
-
-    def on_finished(self, generated: Generated) -> None:
-        self._outcome.put(generated)
-
-    def on_failed(self, error: KobartError) -> None:
-        self._outcome.put(error)
-
-    def wait(self) -> Generated:
-        outcome = self._outcome.get()
-        if isinstance(outcome, KobartError):
-            raise outcome
-        return outcome
-
-
-def import_ctranslate2() -> Any:
-    """The package `ctranslate2`.
+def convert_to_ctranslate2(checkpoint: Checkpoint, folder: Path, compute_type: str) -> None:
+    """Write a checkpoint in CTranslate2's form into an empty folder.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: ctranslate2 is not installed.
     """
-    try:
-        import ctranslate2
-    except ImportError as error:
-        raise ConfigError(
-            f"ctranslate2 cannot be imported ({error}): pip install 'kobart-triton[peers]'"
-        ) from error
-    return ctranslate2
+    import_ctranslate2()
+    spec = _ctranslate2_spec(checkpoint)
+    spec.validate()
+    spec.optimize(quantization=compute_type)
+    spec.save(str(folder))
 
 
 def _ctranslate2_spec(checkpoint: Checkpoint) -> Any:

@@ -59,11 +59,11 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument(
         "--json", action="store_true", help="print one JSON object a line, with all results"
     )
-    _add_setting_flags(parser)
+    add_setting_flags(parser)
     return parser
 
 
-def _add_setting_flags(parser: argparse.ArgumentParser) -> None:
+def add_setting_flags(parser: argparse.ArgumentParser) -> None:
     """Add one flag for each generation setting, of the setting's own type."""
     group = parser.add_argument_group("generation (default: the checkpoint's own settings)")
     types = get_type_hints(GenerationSettings)

@@ -14,7 +14,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -25,7 +26,9 @@ _BINARY = "perf_analyzer"
 _CUDART = "libcudart.so.12"
 _B64 = "libb64.so.0d"
 _PLACEHOLDER = ("perf-analyzer", "0.1.0")  # on PyPI; holds no program
+_IN_SDK_CONTAINER = Path("/workspace/install/bin") / _BINARY  # of older Triton SDK images
 _PROBE_TIMEOUT_S = 30.0
+_POLL_S = 0.25
 _BLAME = re.compile(r"error|fail|invalid|unrecognized", re.IGNORECASE)
 _REMEDY = "pip install 'tritonclient[all]==2.51.0' nvidia-cuda-runtime-cu12 'kobart-triton[serve]'"
 
@@ -46,16 +49,24 @@ class PerfAnalyzer:
         """The command line for some arguments; needs `env` to run."""
         return [str(self.path), *args]
 
-    def run(self, args: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    def run(
+        self,
+        args: Sequence[str],
+        timeout_s: float,
+        check: Callable[[], None] = lambda: None,
+    ) -> subprocess.CompletedProcess[str]:
         """Run to the end and capture the output.
+
+        Args:
+            args: Its arguments.
+            timeout_s: How long it may take.
+            check: Called a few times a second; what it raises ends the run. perf_analyzer waits
+                for ever for the answers of a server that died.
 
         Raises:
             PerfAnalyzerError: It ended with an error, or not within `timeout_s`.
         """
-        try:
-            done = _run(self.command(args), self.env, timeout_s)
-        except subprocess.TimeoutExpired as error:
-            raise PerfAnalyzerError(f"{_BINARY} did not end within {timeout_s:g} s") from error
+        done = _run(self.command(args), self.env, timeout_s, check)
         if done.returncode != 0:
             raise PerfAnalyzerError(
                 f"{_BINARY} ended with status {done.returncode}: {_last_words(done)}"
@@ -64,7 +75,7 @@ class PerfAnalyzer:
 
 
 def find_perf_analyzer() -> PerfAnalyzer:
-    """The perf_analyzer on PATH, else the one of the tritonclient wheel.
+    """The perf_analyzer on PATH, else that of the tritonclient wheel, else an SDK container's.
 
     Raises:
         ConfigError: There is none, or none runs; says why and what to install.
@@ -97,6 +108,8 @@ def _binaries() -> Iterator[Path]:
     in_wheel = _file_of("tritonclient", _BINARY)
     if in_wheel and in_wheel != on_path:
         yield in_wheel
+    if _IN_SDK_CONTAINER.is_file():
+        yield _IN_SDK_CONTAINER
 
 
 def _library_path() -> str:
@@ -162,16 +175,25 @@ def _why(failures: list[str]) -> str:
 
 
 def _run(
-    command: list[str], env: Mapping[str, str], timeout_s: float
+    command: list[str], env: Mapping[str, str], timeout_s: float, check: Callable[[], None]
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    deadline_s = time.monotonic() + timeout_s
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            while True:
+                try:
+                    output, errors = process.communicate(timeout=_POLL_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    check()
+                    if time.monotonic() > deadline_s:
+                        raise PerfAnalyzerError(
+                            f"{_BINARY} did not end within {timeout_s:g} s"
+                        ) from None
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:

@@ -8,7 +8,16 @@ from tests.conftest import REPOSITORY
 
 
 @pytest.mark.parametrize(
-    "package", ["kobart_runtime", "builders", "server", "client", "benchmarks"]
+    "package",
+    [
+        "kobart_runtime",
+        "builders",
+        "server",
+        "client",
+        "client/perf",
+        "client/report",
+        "benchmarks",
+    ],
 )
 def test_structure_names_every_module(package: str) -> None:
     text = (REPOSITORY / "docs" / "structure.md").read_text(encoding="utf-8")

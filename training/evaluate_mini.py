@@ -3,7 +3,7 @@
 import argparse
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import BartForConditionalGeneration
 
+from client.rouge import mean, rouge_l_means
 from training.corpus.dialogue import Example
 from training.corpus.values import group_of, mentions
 from training.evaluation_sets import CONFIGS, read_set
@@ -36,44 +37,6 @@ class Scores:
     exact_match: float  # share of summaries equal to the reference
 
 
-def lcs_length(a: Sequence[str], b: Sequence[str]) -> int:
-    """Return the length of the longest common subsequence, in elements."""
-    row = [0] * (len(b) + 1)
-    for x in a:
-        previous = row
-        row = [0]
-        for j, y in enumerate(b):
-            row.append(previous[j] + 1 if x == y else max(previous[j + 1], row[j]))
-    return row[-1]
-
-
-def rouge_l(reference: Sequence[str], candidate: Sequence[str]) -> float:
-    """Return the F1 of ROUGE-L (Lin 2004, section 3) on two sequences of units, in 0..1."""
-    common = lcs_length(reference, candidate)
-    return 2 * common / (len(reference) + len(candidate)) if common else 0.0
-
-
-@dataclass(frozen=True)
-class RougeL:
-    """Mean F1 of ROUGE-L over a set of summaries, in 0..1."""
-
-    characters: float  # spaces left out
-    words: float  # as split at white space
-
-
-def rouge_l_means(references: Sequence[str], summaries: Sequence[str]) -> RougeL:
-    """Score summaries against references, one for each.
-
-    Raises:
-        ValueError: There are not as many summaries as references.
-    """
-    pairs = list(zip(references, summaries, strict=True))
-    return RougeL(
-        characters=_mean(rouge_l(r.replace(" ", ""), s.replace(" ", "")) for r, s in pairs),
-        words=_mean(rouge_l(r.split(), s.split()) for r, s in pairs),
-    )
-
-
 def score(examples: Sequence[Example], summaries: Sequence[str]) -> Scores:
     """Score summaries against the examples they belong to.
 
@@ -92,16 +55,11 @@ def score(examples: Sequence[Example], summaries: Sequence[str]) -> Scores:
         num_examples=len(pairs),
         rouge_l_characters=rouge.characters,
         rouge_l_words=rouge.words,
-        slot_recall=_mean(hit for group in hits.values() for hit in group),
-        slot_recall_by_kind={kind: _mean(hits[kind]) for kind in sorted(hits)},
-        leak_rate=_mean(any(mentions(s, d) for d in e.distractors) for e, s in pairs),
-        exact_match=_mean(e.summary == s for e, s in pairs),
+        slot_recall=mean(hit for group in hits.values() for hit in group),
+        slot_recall_by_kind={kind: mean(hits[kind]) for kind in sorted(hits)},
+        leak_rate=mean(any(mentions(s, d) for d in e.distractors) for e, s in pairs),
+        exact_match=mean(e.summary == s for e, s in pairs),
     )
-
-
-def _mean(values: Iterable[float]) -> float:
-    collected = [float(value) for value in values]
-    return round(sum(collected) / len(collected), 4)
 
 
 def pad(ids: Sequence[Sequence[int]], fill: int = PAD_ID) -> torch.Tensor:

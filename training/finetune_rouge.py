@@ -10,8 +10,9 @@ import torch
 from transformers import BartForConditionalGeneration
 
 from builders.checkpoint import Checkpoint
+from client.rouge import RougeL, rouge_l_means
 from kobart_runtime.settings import GenerationSettings
-from training.evaluate_mini import RougeL, generate_ids, rouge_l_means
+from training.evaluate_mini import generate_ids
 from training.finetune_examples import ExampleEncoder
 from training.finetune_pairs import Pair
 

@@ -25,7 +25,7 @@ def checkpoint() -> Checkpoint:
 @pytest.fixture(scope="module")
 def sources(dialogues: list[str]) -> list[np.ndarray]:
     tokenizer = Tokenizer.from_file(str(MINI_CHECKPOINT / "tokenizer.json"))
-    return [np.array(tokenizer.encode(text).ids, np.int32) for text in dialogues[:12]]
+    return [np.array(tokenizer.encode(text).ids, np.int32) for text in dialogues[:8]]
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,9 @@ def ctranslate2_float(checkpoint: Checkpoint) -> CTranslate2Generate:
 def test_padding_changes_no_answer(
     torch_generate: TorchGenerate, sources: list[np.ndarray]
 ) -> None:
-    together = torch_generate.generate(sources, GREEDY)
-    assert together == [torch_generate.generate([source], GREEDY)[0] for source in sources]
+    few = sources[:4]
+    together = torch_generate.generate(few, GREEDY)
+    assert together == [torch_generate.generate([source], GREEDY)[0] for source in few]
     assert len({len(ids) for ids in together}) > 1
 
 

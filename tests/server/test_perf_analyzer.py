@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import time
 from pathlib import Path
 
 import pytest
 
 from client import perf_analyzer
-from client.perf_analyzer import PerfAnalyzerError, find_perf_analyzer
-from kobart_runtime.errors import ConfigError
+from client.perf_analyzer import PerfAnalyzer, PerfAnalyzerError, find_perf_analyzer
+from kobart_runtime.errors import ConfigError, KobartError
 
 pytestmark = pytest.mark.triton
 
@@ -31,6 +32,19 @@ def test_finds_one_that_runs(path: str | None, monkeypatch: pytest.MonkeyPatch) 
 def test_a_refused_argument_is_an_error() -> None:
     with pytest.raises(PerfAnalyzerError, match="unrecognized option '--no-such-option'"):
         find_perf_analyzer().run(["--no-such-option"], timeout_s=30)
+
+
+def test_what_the_check_raises_ends_the_run() -> None:
+    def server_died() -> None:
+        raise KobartError("the server died")
+
+    sleeper = PerfAnalyzer(path=Path("/bin/sleep"), env={}, version="")
+    started = time.monotonic()
+    with pytest.raises(KobartError, match="the server died"):
+        sleeper.run(["30"], timeout_s=30, check=server_died)
+    with pytest.raises(PerfAnalyzerError, match=r"did not end within 0\.1 s"):
+        sleeper.run(["30"], timeout_s=0.1)
+    assert time.monotonic() - started < 10
 
 
 def test_without_any_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

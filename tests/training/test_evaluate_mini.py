@@ -1,7 +1,8 @@
 import pytest
 
+from client.rouge import lcs_length, rouge_l
 from training.corpus.dialogue import Example
-from training.evaluate_mini import lcs_length, rouge_l, score
+from training.evaluate_mini import score
 
 EXAMPLE = Example(
     id="test-0000",

@@ -19,8 +19,8 @@ from builders.checkpoint import load_checkpoint
 from builders.prune_format import EXTENSION, PrunedBart
 from builders.prune_selection import prunable_linears
 from builders.special_ids import IdOverrides
+from client.rouge import rouge_l_means
 from kobart_runtime.errors import BuildError, ConfigError
-from training.evaluate_mini import rouge_l_means
 from training.finetune import main
 from training.finetune_config import FinetuneConfig
 from training.finetune_examples import Collator, ExampleEncoder

@@ -1,0 +1,177 @@
+"""Systems that are compared, each in a process of its own.
+
+Its memory is then its own, and its threads do not meet those of another library. PyTorch is
+imported by the processes that need it alone.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.perf.usage import own_peak_memory_mb
+from kobart_runtime.errors import EngineError
+from kobart_runtime.model_config import TokenIds
+from kobart_runtime.settings import GenerationSettings
+
+Batches = Sequence[Sequence[np.ndarray]]  # source ids int32[S] of each document
+
+_END_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """One system; `open` runs in its own process."""
+
+    name: str
+    size_mb: float  # of what is loaded
+
+    def open(self) -> Any:
+        """A `benchmarks.systems.System`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildContestant(Contestant):
+    """A build of this project."""
+
+    path: Path
+
+    def open(self) -> Any:
+        """See `Contestant`."""
+        from benchmarks.our_runtime import OurRuntime
+
+        return OurRuntime(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchContestant(Contestant):
+    """A checkpoint in PyTorch, eager."""
+
+    checkpoint: str
+    ids: TokenIds
+
+    def open(self) -> Any:
+        """See `Contestant`."""
+        from transformers.utils import logging as transformers_logging
+
+        from benchmarks.systems import TorchGenerate
+        from builders.checkpoint import load_checkpoint
+        from builders.special_ids import IdOverrides
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        checkpoint = load_checkpoint(self.checkpoint, IdOverrides())
+        return TorchGenerate(replace(checkpoint, ids=self.ids))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CTranslate2Contestant(Contestant):
+    """A checkpoint that was converted."""
+
+    folder: Path
+    ids: TokenIds
+    compute_type: str
+
+    def open(self) -> Any:
+        """See `Contestant`."""
+        from benchmarks.ctranslate2_folder import CTranslate2Folder
+
+        return CTranslate2Folder(self.folder, self.ids, self.compute_type)
+
+
+@dataclass(frozen=True)
+class Round:
+    """All batches once."""
+
+    batch_s: list[float]  # seconds of each batch
+    ids: list[list[int]]  # of each document
+    peak_memory_mb: float  # of the process, until now
+
+
+class Runner:
+    """A contestant's process."""
+
+    def __init__(self, name: str, pipe: Connection, process: Any) -> None:
+        self.name = name
+        self._pipe = pipe
+        self._process = process
+
+    def run(self) -> Round:
+        """All batches once.
+
+        Raises:
+            EngineError: It failed, or its process died.
+        """
+        try:
+            self._pipe.send("run")
+            answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            self._process.join(_END_S)
+            raise EngineError(
+                f"{self.name} died (exit code {self._process.exitcode}): see its messages above"
+            ) from error
+        if isinstance(answer, str):
+            raise EngineError(f"{self.name}: {answer}")
+        assert isinstance(answer, Round)
+        return answer
+
+
+@contextmanager
+def runners(
+    contestants: Sequence[Contestant], batches: Batches, settings: GenerationSettings
+) -> Iterator[list[Runner]]:
+    """A process for each contestant, for as long as the block runs."""
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        started = []
+        for contestant in contestants:
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_work, args=(contestant, batches, settings, theirs), daemon=True
+            )
+            process.start()
+            theirs.close()
+            stack.callback(_end, process, ours)
+            started.append(Runner(contestant.name, ours, process))
+        yield started
+
+
+def _end(process: Any, pipe: Connection) -> None:
+    pipe.close()  # the process sees it, and ends
+    process.join(_END_S)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _work(
+    contestant: Contestant, batches: Batches, settings: GenerationSettings, pipe: Connection
+) -> None:
+    """What a contestant's process does until the other end of the pipe is closed."""
+    try:
+        system = contestant.open()
+        while pipe.recv() == "run":
+            pipe.send(_round(system, batches, settings))
+    except (EOFError, KeyboardInterrupt):
+        return
+    except Exception as error:  # whatever a library raises is told to the parent
+        pipe.send(f"{type(error).__name__}: {error}")
+
+
+def _round(system: Any, batches: Batches, settings: GenerationSettings) -> Round:
+    batch_s: list[float] = []
+    ids: list[list[int]] = []
+    for batch in batches:
+        started = time.perf_counter()
+        ids.extend(system.generate(batch, settings))
+        batch_s.append(time.perf_counter() - started)
+    return Round(batch_s, ids, own_peak_memory_mb())

@@ -1,0 +1,104 @@
+"""What is measured: a build and its facts, the documents, a server of the build."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from builders.paths import CHECKOUT, DEFAULT_CHECKPOINT
+from client.documents_file import read_examples
+from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
+from server.build_folder import BuildFolder
+from server.supervisor import TritonServer, free_ports
+
+DEFAULT_DATA = CHECKOUT / DEFAULT_CHECKPOINT / "dev.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildFacts:
+    """A build, as a report names it."""
+
+    path: Path
+    config: ModelConfig
+    prune: tuple[str, ...]  # as it was asked for
+    checkpoint: str  # as it was asked for
+    size_mb: float  # of the two engines
+
+    @classmethod
+    def read(cls, path: Path) -> BuildFacts:
+        """Look at a build.
+
+        Raises:
+            BuildError: It is none, or one of another version.
+        """
+        folder = BuildFolder.read(path)
+        manifest_path = folder.path / MANIFEST_NAME
+        config = ModelConfig.from_manifest(manifest_path)
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        engines = [
+            file
+            for file in (folder.path / config.name / "1").iterdir()
+            if file.suffix in (".onnx", ".plan", ".pt")
+        ]
+        return cls(
+            path=folder.path,
+            config=config,
+            prune=tuple((manifest.get("pruning") or {}).get("requested", ())),
+            checkpoint=manifest.get("checkpoint", {}).get("source", ""),
+            size_mb=sum(file.stat().st_size for file in engines) / 1e6,
+        )
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def engines(self) -> Path:
+        """Where the front model keeps its engines."""
+        return self.path / self.config.name / "1"
+
+    @property
+    def subject(self) -> dict[str, str]:
+        """What a report says of it."""
+        facts = {
+            "build": self.name,
+            "precision": self.config.precision,
+            "runtime": self.config.runtime,
+        }
+        return facts | ({"pruning": ", ".join(self.prune)} if self.prune else {})
+
+
+def read_dialogues(path: Path) -> list[str]:
+    """The documents of a JSON lines file.
+
+    Raises:
+        InvalidArgumentError: The file is missing, empty or malformed; names the line.
+    """
+    return [example.dialogue for example in read_examples(path)]
+
+
+@contextmanager
+def serving(build: Path, log: Path, *models: str) -> Iterator[TritonServer]:
+    """The real Triton on free ports of this machine alone, for as long as the block runs.
+
+    Raises:
+        KobartError: It does not start; says why.
+    """
+    http_port, grpc_port, metrics_port = free_ports(3)
+    with (
+        log.open("w", encoding="utf-8") as sink,
+        TritonServer(
+            build,
+            models=models,
+            http_port=http_port,
+            grpc_port=grpc_port,
+            metrics_port=metrics_port,
+            exit_timeout_s=10.0,
+            log=sink,
+        ) as server,
+    ):
+        yield server

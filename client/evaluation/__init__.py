@@ -1,0 +1,1 @@
+"""How good the summaries of a build are; no engine and no PyTorch here."""

@@ -1,0 +1,84 @@
+"""`kobart-bench engine` on kobart-mini, with the real perf_analyzer and the real Triton."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.cli import main
+from benchmarks.engine import QUICK
+from benchmarks.engine_content import EngineResults, Timing, engine_content
+from benchmarks.engine_feeds import Point, decoder_feeds, encoder_feeds, output_names, perf_input
+from client.perf.statistics import Spread
+from client.perf.usage import Usage
+from client.report.document import COMPLETE, read_report
+from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
+from kobart_runtime.runners import open_engine
+
+IDS = list(range(100, 400))
+USAGE = Usage(cpu_percent=50, peak_memory_mb=100, gpu_percent=None, gpu_memory_mb=None)
+
+
+def test_feeds_are_what_the_engines_take(mini_build: Path) -> None:
+    config = ModelConfig.from_manifest(mini_build / MANIFEST_NAME)
+    folder = mini_build / config.name / "1"
+    encoder, decoder = (open_engine(folder, role, config) for role in ("encoder", "decoder"))
+    point = Point("decoder", 3, 48)
+    sources = encoder_feeds(IDS, point)
+    assert sources["input_ids"].shape == (3, 48)
+    assert sources["input_ids"][0].tolist() == IDS[:48]
+    assert sources["input_ids"][1].tolist() == IDS[48:96]
+    feeds = decoder_feeds(IDS, point, config, encoder)
+    logprobs, ids, *_ = decoder(output_names("decoder", config), feeds)
+    assert ids.shape == (3, 4, config.shape.num_candidates)
+    assert np.isfinite(logprobs).all()
+
+
+def test_the_input_file_holds_the_bytes_of_the_first_request() -> None:
+    feeds = {"x": np.arange(12, dtype=np.float32).reshape(2, 3, 2)}
+    data: Any = perf_input(feeds)["data"]
+    (entry,) = data
+    assert entry["x"]["shape"] == [3, 2]
+    found = np.frombuffer(base64.b64decode(entry["x"]["b64"]), np.float32)
+    assert found.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.triton
+def test_quick_run(mini_build: Path, tmp_path: Path) -> None:
+    assert main(["engine", str(mini_build), "--quick", "--output", str(tmp_path)]) == 0
+    report = read_report(tmp_path / "report.json")
+    assert report.status == COMPLETE
+    local, served = report.table("in-process"), report.table("served")
+    assert local is not None
+    assert served is not None
+    assert (
+        len(local.rows) == len(served.rows) == 2 * len(QUICK.batch_sizes) * len(QUICK.source_lens)
+    )
+    for row in (*local.rows, *served.rows):
+        assert isinstance(row["p50"], Spread)
+        assert isinstance(row["p99"], Spread)
+        assert 0 < row["p50"].low <= row["p99"].high
+    medians = {
+        (row["engine"], row["batch"], row["source"]): row["p50"].median  # type: ignore[union-attr]
+        for row in local.rows
+    }
+    # Sixteen times the tokens take longer, whatever else the machine does.
+    assert medians["encoder", 4, 256] > medians["encoder", 1, 64]
+    assert all(row["memory"] for row in served.rows)
+
+
+def test_transport_is_what_the_engine_does_not_take() -> None:
+    results = EngineResults()
+    point = Point("encoder", 1, 64)
+    for ours, theirs in ((6.0, 8.0), (6.0, 12.0)):
+        results.add_local(point, Timing.of([ours] * 3))
+        results.add_served(point, Timing.of([theirs] * 3), USAGE)
+    content = engine_content(results)
+    assert content is not None
+    (row,) = content.tables[1].rows
+    assert row["transport"] == Spread(median=37.5, low=25, high=50, repeats=2)
+    assert engine_content(EngineResults()) is None
