@@ -21,9 +21,9 @@ from benchmarks.accuracy_cells import BUILDS, CELLS, MINI, TEST_FILE, run_cell
 from benchmarks.accuracy_report import MEASUREMENTS
 from benchmarks.accuracy_speed import pytorch_score, tokens_per_s
 from benchmarks.guide import main as write_guide
-from benchmarks.machine import Machine
 from benchmarks.results import write_json
 from benchmarks.scoring import Judge
+from client.perf.machine import Machine
 from kobart_runtime.errors import KobartError
 
 
@@ -59,7 +59,7 @@ def measure(work: Path, repeats: int) -> dict[str, Any]:
     judge = Judge.of(MINI, TEST_FILE)
     folders = {cell.name: work / cell.name for cell in BUILDS}
     return {
-        "machine": asdict(Machine.here()),
+        "machine": asdict(Machine.read()),
         "documents": {"file": TEST_FILE.name, "count": len(judge.dialogues)},
         "pytorch": pytorch_score(MINI, judge),
         "tokens_per_s": tokens_per_s(MINI, folders, judge.dialogues, repeats),

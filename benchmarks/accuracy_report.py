@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy_cells import BUILDS, EPOCHS, LAYERS, LAYERS_EPOCHS, METHODS, Cell
-from benchmarks.machine import describe
-from benchmarks.pages import markdown_table
+from benchmarks.pages import machine_line, markdown_table
 from benchmarks.results import read_json
 from builders.paths import CHECKOUT
 
@@ -65,7 +64,9 @@ def write_plots() -> None:
 def tables() -> dict[str, Callable[[], str]]:
     """By the names that pages ask for them with."""
     report = read_json(MEASUREMENTS)
-    found: dict[str, Callable[[], str]] = {"accuracy-machine": partial(describe, report["machine"])}
+    found: dict[str, Callable[[], str]] = {
+        "accuracy-machine": partial(machine_line, report["machine"])
+    }
     for language in BUILD_HEADERS:
         suffix = "" if language == "en" else f"-{language}"
         found[f"accuracy-builds{suffix}"] = partial(_builds, report, language)

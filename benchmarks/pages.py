@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kobart_runtime.errors import ConfigError
 
+PACKAGES = ("onnxruntime", "torch", "transformers")  # whose versions stand under a table
 _REGION = re.compile(r"(<!-- table: ([a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -39,6 +41,16 @@ def fill_pages(paths: Iterable[Path], tables: Mapping[str, Callable[[], str]]) -
     """Write the tables of some pages anew, in place."""
     for path in paths:
         path.write_text(filled(path.read_text(encoding="utf-8"), tables), encoding="utf-8")
+
+
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """Where and with what something was measured, of a `client.perf.machine.Machine`'s fields."""
+    versions = ", ".join(f"{name} {machine['versions'][name]}" for name in PACKAGES)
+    return (
+        f"{machine['date'][:10]}, commit {machine['commit']}; {machine['num_cores']} cores of "
+        f"{machine['cpu']} ({machine['cpu_flags']}); Python {machine['python']}, "
+        f"{versions}."
+    )
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

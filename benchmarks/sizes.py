@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine_speed import Speed, speeds
-from benchmarks.machine import Machine
 from benchmarks.results import write_json
 from builders.build_all import main as build_all
 from builders.checkpoint import RANDOM_CHECKPOINT
+from client.perf.machine import Machine
 from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, MANIFEST_NAME, ModelConfig
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         each |= ratios(each, rows[0])
     print(table(rows))
     if asked.output:
-        write_json(asked.output, {"machine": dataclasses.asdict(Machine.here()), "rows": rows})
+        write_json(asked.output, {"machine": dataclasses.asdict(Machine.read()), "rows": rows})
     return 0
 
 

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from benchmarks.machine import describe
-from benchmarks.pages import markdown_table
+from benchmarks.pages import machine_line, markdown_table
 from benchmarks.results import read_json
 from builders.paths import CHECKOUT
 
@@ -53,7 +52,7 @@ def tables() -> dict[str, Callable[[], str]]:
     return {
         "sizes": partial(_sizes, report["rows"], "en"),
         "sizes-ko": partial(_sizes, report["rows"], "ko"),
-        "sizes-machine": partial(describe, report["machine"]),
+        "sizes-machine": partial(machine_line, report["machine"]),
     }
 
 

@@ -98,7 +98,7 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         "model": dimensions(facts.checkpoint.model),
         "pruning": asdict(facts.pruning) if facts.pruning else None,
         "versions": {"kobart-triton": _own_version(), **_versions()},
-        "machine": {"cpu": cpu_name(), "cores": len(os.sched_getaffinity(0))},
+        "machine": {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))},
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
 
@@ -126,7 +126,7 @@ def _own_version() -> str:
     return found[1] if found else "unknown"
 
 
-def cpu_name() -> str:
+def _cpu_name() -> str:
     """The processor's name; Linux tells it in a file alone."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""

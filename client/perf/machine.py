@@ -25,6 +25,8 @@ _PACKAGES = (
     "kiwipiepy",
     "numpy",
 )
+# What the kernels of ONNX Runtime and PyTorch differ by, as Linux names it.
+_CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _UNKNOWN = "unknown"
@@ -38,6 +40,7 @@ class Machine:
     date: str  # ISO 8601, UTC
     commit: str  # of the checkout; "+changes" where it is not what was committed
     cpu: str
+    cpu_flags: str  # instruction sets that products are computed with
     num_cores: int
     memory_gb: float
     gpu: str  # empty: none
@@ -53,6 +56,7 @@ class Machine:
             date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             commit=_commit(),
             cpu=_field("/proc/cpuinfo", "model name") or platform.machine(),
+            cpu_flags=_cpu_flags(),
             num_cores=len(os.sched_getaffinity(0)),
             memory_gb=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
             gpu=_gpu(),
@@ -91,6 +95,11 @@ def _field(path: str, name: str) -> str:
     except OSError:
         return ""
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
+
+
+def _cpu_flags() -> str:
+    known = _field("/proc/cpuinfo", "flags").split()
+    return " ".join(flag for flag in _CPU_FLAGS if flag in known)
 
 
 def _governor() -> str:

@@ -42,6 +42,7 @@ _NAMES = {
     "date": Text("Date", "날짜"),
     "commit": Text("Commit", "커밋"),
     "cpu": Text("Processor", "프로세서"),
+    "cpu_flags": Text("Instruction sets", "명령어 집합"),
     "num_cores": Text("Cores", "코어 수"),
     "memory_gb": Text("Memory, GB", "메모리, GB"),
     "gpu": Text("GPU", "GPU"),

@@ -10,6 +10,7 @@ MACHINE = Machine(
     date="2026-01-02T03:04:05+00:00",
     commit="0123456789ab",
     cpu="A processor",
+    cpu_flags="avx2",
     num_cores=2,
     memory_gb=16.0,
     gpu="",
