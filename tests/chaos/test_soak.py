@@ -24,7 +24,10 @@ pytestmark = pytest.mark.triton
 CONCURRENCY = 12
 ROUND = 100  # requests between two looks at the server
 SAMPLE = 100  # every so many requests one is compared with PyTorch
-MAX_GROWTH = 1.02
+# ONNX Runtime's arena still grows a little when a batch comes that needs more than any before;
+# that must end. What is lost with every request would not.
+MAX_GROWTH = 1.05  # after the warm-up
+MAX_LATE_GROWTH = 1.02  # in the second half
 IDLE_S = 1.5  # after a second of idleness the loop gives back what it has freed
 LENGTHS = [10, 30, 60, 120]
 WIDTHS = [1, 1, 1, 2, 4]
@@ -104,17 +107,25 @@ def test_soak(disturbed: TritonServer, dialogues: list[str], count: int, warm_up
         for number, answered in enumerate(rounds, start=1):
             sample += answered[::SAMPLE]
             if number * ROUND == warm_up:
-                time.sleep(IDLE_S)
-                warm, held = resident_bytes(disturbed), held_by(disturbed)
+                warm, held = idle_bytes(disturbed), held_by(disturbed)
+            if number * ROUND == count // 2:
+                halfway = idle_bytes(disturbed)
         seconds = time.monotonic() - started
-        time.sleep(IDLE_S)
-        grown = resident_bytes(disturbed) / warm
-        print(f"{count} requests in {seconds:.0f} s; {warm >> 20} MiB grew {grown:.4f} times")
+        end = idle_bytes(disturbed)
+        grown = [end / start for start in (warm, halfway)]
+        print(f"{count} requests in {seconds:.0f} s; {warm >> 20} MiB grew {grown}")
         assert held_by(disturbed) == held
         after = settled_metrics(disturbed)
     assert after["requests_finished"] - before["requests_finished"] == count + len(largest)
-    assert grown < MAX_GROWTH
+    assert grown[0] < MAX_GROWTH
+    assert grown[1] < MAX_LATE_GROWTH
     compare(sample)
+
+
+def idle_bytes(server: TritonServer) -> int:
+    """Memory once the loop has given back what it can."""
+    time.sleep(IDLE_S)
+    return resident_bytes(server)
 
 
 def compare(sample: list[tuple[Asked, tuple[int, ...]]]) -> None:

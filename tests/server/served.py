@@ -29,9 +29,10 @@ class Served:
         self.http_port, self.grpc_port, self.metrics_port = free_ports(3)
         folder.mkdir()
         self._stdout, self._stderr = folder / "stdout", folder / "stderr"
-        command = [sys.executable, "-m", "server.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "server.cli"]
         ports = ("http", self.http_port), ("grpc", self.grpc_port), ("metrics", self.metrics_port)
         command += [f"--{name}-port={port}" for name, port in ports]
+        command += map(str, arguments)  # last: one may name another port
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(command, cwd=_REPOSITORY, stdout=stdout, stderr=stderr)
 
