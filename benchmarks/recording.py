@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,8 +18,6 @@ from kobart_runtime.errors import KobartError
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 REPORTS = Path("build/reports")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +104,7 @@ def _measure(benchmark: Benchmark) -> _Outcome:
     try:
         benchmark.measure()
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
         outcome.exit_code, outcome.reason = EXIT_INTERRUPTED, "interrupted"
     except KobartError as error:
         outcome.exit_code, outcome.reason = _fail(error), str(error)
