@@ -7,6 +7,7 @@ imported by the processes that need it alone.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -157,11 +158,12 @@ def _work(
     contestant: Contestant, batches: Batches, settings: GenerationSettings, pipe: Connection
 ) -> None:
     """What a contestant's process does until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         system = contestant.open()
         while pipe.recv() == "run":
             pipe.send(_round(system, batches, settings))
-    except (EOFError, KeyboardInterrupt):
+    except EOFError:
         return
     except Exception as error:  # whatever a library raises is told to the parent
         pipe.send(f"{type(error).__name__}: {error}")
