@@ -42,7 +42,7 @@ def test_a_cell_is_built_scored_and_kept(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_cell_that_cannot_be_built_leaves_no_result(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="torchscript has precision fp32 alone"):
+    with pytest.raises(ConfigError, match="runtime torchscript is for precision fp32, got int8"):
         run_cell(Cell(precision="int8", runtime="torchscript"), tmp_path)
     assert not list(tmp_path.glob("*.json"))
 
