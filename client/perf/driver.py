@@ -62,10 +62,12 @@ class PerfAnalyzerDriver:
         """See `Driver`."""
         profile = self.folder / "profile.json"
         profile.unlink(missing_ok=True)
-        self.analyzer.run(
-            self._options(load, num_requests + num_warmup, profile), _LIMIT_S, self.check
-        )
-        self.check()
+        count = num_requests + num_warmup
+        options = self._options(self._exact(load, count), count, profile)
+        try:
+            self.analyzer.run(options, _LIMIT_S, self.check)
+        finally:
+            self.check()  # a dead server explains better than whatever perf_analyzer says of it
         (experiment,) = read_profile(profile, num_warmup=num_warmup)
         if not any(record.is_answered for record in experiment.records):
             raise PerfAnalyzerError(

@@ -61,7 +61,9 @@ class RequestRate:
 
     def argv(self) -> Iterator[str]:
         """See `Load`."""
-        yield from ("--request-rate-range", _range(self.start, self.end, self.step))
+        # Without an end it would be 1.0, below which a rate alone becomes a range.
+        end = self.start if self.end is None else self.end
+        yield from ("--request-rate-range", _range(self.start, end, self.step))
         yield from ("--request-distribution", self.distribution)
 
 

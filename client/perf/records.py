@@ -119,11 +119,13 @@ def _answers_per_s(answered: Sequence[RequestRecord], is_rate: bool) -> float:
 
     With a number of requests in flight, every answer lets one request start, so the starts tell
     the rate of answers, without the end of the load, when fewer are in flight. At a given rate
-    the starts tell what was asked for, and only the ends what came of it.
+    the starts tell what was asked for, and the ends whether the server kept up.
     """
-    times = [record.end_s if is_rate else record.start_s for record in answered]
-    whole_s = max(r.end_s for r in answered) - min(r.start_s for r in answered)
-    seconds = max(times) - min(times)
+    starts, ends = [r.start_s for r in answered], [r.end_s for r in answered]
+    seconds = max(starts) - min(starts)
+    if is_rate:
+        seconds = max(seconds, max(ends) - min(ends))
+    whole_s = max(ends) - min(starts)
     if seconds < whole_s / 4:  # hardly more requests than were in flight together
         return len(answered) / whole_s
     return (len(answered) - 1) / seconds

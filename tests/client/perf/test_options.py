@@ -28,6 +28,7 @@ PLAIN = PerfOptions(
 EVERY_LOAD = (
     Concurrency(1, 8, 2),
     RequestRate(2.5, distribution="constant"),
+    RequestRate(0.4),
     RequestRate(1, 4, 0.5),
     Intervals(Path("pauses")),
 )

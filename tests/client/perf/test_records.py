@@ -29,6 +29,11 @@ def test_an_overloaded_rate_is_what_comes_out() -> None:
     assert figures(records, is_rate=True).requests_per_s == pytest.approx(2)
 
 
+def test_a_slow_first_answer_does_not_raise_the_rate() -> None:
+    records = [record(0, 4.5), *(record(number, number + 0.5) for number in range(1, 6))]
+    assert figures(records, is_rate=True).requests_per_s == pytest.approx(1)
+
+
 def test_few_requests_are_counted_whole() -> None:
     found = figures([record(0, 2), record(0, 2)])
     assert found.requests_per_s == pytest.approx(1)
