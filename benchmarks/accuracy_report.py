@@ -162,28 +162,31 @@ def plot_sparsity(cells: Iterable[Row], path: Path) -> None:
 
 
 def plot_builds(cells: Iterable[Row], speeds: Mapping[str, float], path: Path) -> None:
-    """ROUGE-L against speed, one dot a build."""
+    """Speed and ROUGE-L of each build, a bar each."""
     known = cells_by_name(cells)
-    figure, (panel,) = _figure(1, width=7.2)
-    for cell in BUILDS:
-        point = (speeds[cell.name], known[cell.name]["rouge_l_characters"])
-        panel.scatter(*point, s=24, color="#4c72b0")
-        panel.annotate(label(cell), point, fontsize=7, xytext=(4, 3), textcoords="offset points")
-    panel.set_xlabel("tokens/s")
-    panel.set_ylabel("ROUGE-L, characters")
-    panel.margins(x=0.25, y=0.15)
+    figure, (speed, rouge) = _figure(2, width=9.6, height=4.2)
+    labels = [label(cell) for cell in BUILDS]
+    speed.barh(labels, [speeds[cell.name] for cell in BUILDS], color="#4c72b0")
+    speed.set_xlabel("tokens/s")
+    scores = [known[cell.name]["rouge_l_characters"] for cell in BUILDS]
+    bars = rouge.barh(labels, scores, color="#55a868")
+    rouge.bar_label(bars, fmt="%.3f", fontsize=8, padding=2)
+    rouge.set_xlabel("ROUGE-L, characters")
+    rouge.set_xlim(0, 1.12)
+    speed.invert_yaxis()
     _save(figure, path)
 
 
-def _figure(num_panels: int, width: float) -> tuple[Any, Any]:
+def _figure(num_panels: int, width: float, height: float = 3.4) -> tuple[Any, Any]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     mpl.rcParams["svg.hashsalt"] = "kobart-triton"  # the same file for the same figures
-    figure = Figure(figsize=(width, 3.4), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(1, num_panels, sharey=True, squeeze=False)[0]
     for panel in panels:
         panel.grid(alpha=0.3)
+        panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
     return figure, panels
 
