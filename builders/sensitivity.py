@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +27,7 @@ from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 
 MAX_DOCUMENTS = 8  # each product costs one run over them
 MAX_SHARE = 0.25  # of the products; a model that needs more is not for int8
+MAX_WEIGHT_SHARE = 1 / 3  # of a graph's weights: the greater part of an int8 graph is int8
 
 Write = Callable[[Scales, tuple[str, ...]], float]
 
@@ -49,13 +51,35 @@ def leave_out(
         aim: The agreement to reach.
 
     Returns:
-        `GRAPH:NODE` names; at most MAX_SHARE of the products, though the aim be missed.
+        `GRAPH:NODE` names; at most MAX_SHARE of the products and MAX_WEIGHT_SHARE of each graph's
+        weights, though the aim be missed.
     """
     ranked = rank(source, shape, scales, documents.sample(MAX_DOCUMENTS))
+    leavable = _leavable(source, ranked)[: max(1, int(len(ranked) * MAX_SHARE))]
     count = 1
-    while count < len(ranked) * MAX_SHARE and write(scales, tuple(ranked[:count])) < aim:
+    while count < len(leavable) and write(scales, tuple(leavable[:count])) < aim:
         count *= 2
-    return tuple(ranked[: min(count, max(1, int(len(ranked) * MAX_SHARE)))])
+    return tuple(leavable[:count])
+
+
+def _leavable(source: Path, ranked: Sequence[str]) -> list[str]:
+    """Those that together are no more than MAX_WEIGHT_SHARE of their graph's weights."""
+    sizes = {graph: _weight_sizes(source / graph) for graph in GRAPH_FILES}
+    room = {graph: MAX_WEIGHT_SHARE * sum(sizes[graph].values()) for graph in GRAPH_FILES}
+    chosen = []
+    for name in ranked:
+        graph, _, node = name.partition(":")
+        if sizes[graph][node] <= room[graph]:
+            room[graph] -= sizes[graph][node]
+            chosen.append(name)
+    return chosen
+
+
+def _weight_sizes(path: Path) -> dict[str, int]:
+    """Numbers in the weight of each product of a graph, by node."""
+    model = onnx.load(path)
+    dims = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    return {product.node: prod(dims[product.weight]) for product in weight_products(model)}
 
 
 def rank(source: Path, shape: ModelShape, scales: Scales, documents: DocumentSet) -> list[str]:
