@@ -85,7 +85,8 @@ class GpuSampler:
 
     def _await_sample(self) -> None:
         self._told.clear()
-        if not self._told.wait(_SECONDS_TO_ANSWER) or self._strange:
+        # It may have ended already, and will then tell nothing more.
+        if self._strange or not self._told.wait(_SECONDS_TO_ANSWER) or self._strange:
             said = self._strange or f"no line within {_SECONDS_TO_ANSWER:.0f} s"
             raise BuildError(f"nvidia-smi does not tell the GPU's use: {said}")
 

@@ -38,7 +38,7 @@ ENGINES = [
 ]
 # In every test run; the others are slow.
 REPRESENTATIVE = {
-    ("fp16", "onnxruntime", "layers"),
+    ("fp16", "onnxruntime", "whole"),
     ("int8", "onnxruntime", "structured"),
     ("fp32", "torchscript", "structured"),
 }
