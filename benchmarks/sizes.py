@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine_speed import Speed, speeds
-from benchmarks.results import write_json
+from benchmarks.results import read_json, write_json
 from builders.build_all import main as build_all
 from builders.checkpoint import RANDOM_CHECKPOINT
 from client.perf.machine import Machine
@@ -122,8 +122,7 @@ def _config(folder: Path) -> ModelConfig:
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-    return content
+    return read_json(folder / MANIFEST_NAME)
 
 
 def _checkpoint_bytes(folders: dict[Variant, Path]) -> dict[bool, int]:

@@ -221,17 +221,24 @@ def tiny(make_checkpoint: MakeCheckpoint) -> Path:
     return make_checkpoint()
 
 
+def exported_and_calibrated(
+    checkpoint: Path, documents_file: Path, folder: Path
+) -> tuple[Source, Scales]:
+    config = BuildConfig(
+        checkpoint=str(checkpoint), precision="int8", calibration_data=str(documents_file)
+    )
+    source, _ = load_source(config)
+    assert source.documents
+    export(source, folder)
+    return source, calibrate(folder, source.shape, source.documents, method="minmax")
+
+
 def test_products_are_ranked_by_how_much_they_move_the_answers(
     tiny: Path, documents_file: Path, tmp_path: Path
 ) -> None:
     """One activation's scale is far too large, so its product must come first."""
-    config = BuildConfig(
-        checkpoint=str(tiny), precision="int8", calibration_data=str(documents_file)
-    )
-    source, _ = load_source(config)
+    source, scales = exported_and_calibrated(tiny, documents_file, tmp_path)
     assert source.documents
-    export(source, tmp_path)
-    scales = calibrate(tmp_path, source.shape, source.documents, method="minmax")
     head = weight_products(onnx.load(tmp_path / DECODER_FILE))[-1]
     scales.scales[DECODER_FILE][head.activation] *= 100
     ranked = rank(tmp_path, source.shape, scales, source.documents)
@@ -254,13 +261,8 @@ def test_products_are_ranked_by_how_much_they_move_the_answers(
 def test_the_greater_part_of_the_weights_becomes_int8(
     tiny: Path, documents_file: Path, tmp_path: Path
 ) -> None:
-    config = BuildConfig(
-        checkpoint=str(tiny), precision="int8", calibration_data=str(documents_file)
-    )
-    source, _ = load_source(config)
+    source, scales = exported_and_calibrated(tiny, documents_file, tmp_path)
     assert source.documents
-    export(source, tmp_path)
-    scales = calibrate(tmp_path, source.shape, source.documents, method="minmax")
     left = leave_out(tmp_path, source.shape, scales, source.documents, lambda *_: 0.0, aim=0.9)
     assert left
     assert third_is_not_passed(tmp_path, left)
