@@ -19,14 +19,8 @@ _SETTING_HELP = {
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line; a generation flag that is not given is left to the checkpoint."""
-    parser = argparse.ArgumentParser(
-        prog="kobart-summarize",
-        description="Summarise UTF-8 text files, or standard input, with a served KoBART.",
-        epilog="Start a server with: kobart-serve build/kobart-fp32",
-    )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="a document; - = standard input")
+def add_server_flags(parser: argparse.ArgumentParser) -> None:
+    """`--url` and `--model`: which front model is asked."""
     parser.add_argument(
         "--url",
         default=ClientConfig.url,
@@ -36,6 +30,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", default=ClientConfig.model, help="the front model (default %(default)s)"
     )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; a generation flag that is not given is left to the checkpoint."""
+    parser = argparse.ArgumentParser(
+        prog="kobart-summarize",
+        description="Summarise UTF-8 text files, or standard input, with a served KoBART.",
+        epilog="Start a server with: kobart-serve build/kobart-fp32",
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE", help="a document; - = standard input")
+    add_server_flags(parser)
     parser.add_argument(
         "--timeout-s",
         type=float,

@@ -11,7 +11,8 @@ import argparse
 import sys
 import time
 
-from client.config import ClientConfig, RetryPolicy, check_timeout
+from client.arguments import add_server_flags
+from client.config import RetryPolicy, check_timeout
 from client.exchange import GRACE_S
 from client.sync_client import KobartClient
 from kobart_runtime.errors import ConfigError, KobartError, OverloadedError
@@ -67,15 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--url",
-        default=ClientConfig.url,
-        metavar="HOST:PORT",
-        help="Triton's gRPC service (default %(default)s)",
-    )
-    parser.add_argument(
-        "--model", default=ClientConfig.model, help="the front model (default %(default)s)"
-    )
+    add_server_flags(parser)
     parser.add_argument(
         "--timeout",
         type=float,
