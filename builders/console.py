@@ -11,14 +11,14 @@ from builders.manifest import BuildFacts
 from builders.repository import Layout
 
 NUM_STEPS = {"fp32": 5, "fp16": 6, "int8": 7}
-NUM_TENSORRT_STEPS = 2  # beside them
+NUM_RUNTIME_STEPS = {"tensorrt": 2, "onnxruntime": 1, "torchscript": 0}  # beside them
 
 
 class Steps:
     """Counts the steps of a build, and says of each how long it took."""
 
     def __init__(self, precision: str, runtime: str) -> None:
-        self._total = NUM_STEPS[precision] + (NUM_TENSORRT_STEPS if runtime == "tensorrt" else 0)
+        self._total = NUM_STEPS[precision] + NUM_RUNTIME_STEPS[runtime]
         self._done = 0
 
     @contextmanager

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -196,14 +197,38 @@ def _mask_bias(mask: Tensor) -> Tensor:
     return (1.0 - mask.float()) * MASKED_SCORE
 
 
+class _OnnxReshape(torch.autograd.Function):
+    """`_reshape` in ONNX's short form: 0 is "as it is".
+
+    The tracer writes a reshape between dynamic axes as a dozen small nodes that work its shape out
+    in every call: at batch 1 a sixth of a decode step.
+    """
+
+    @staticmethod
+    def forward(_context: Any, states: Tensor, sizes: Sequence[int]) -> Tensor:
+        return states.reshape(*states.shape[:2], *sizes)
+
+    @staticmethod
+    def symbolic(graph: Any, states: Any, sizes: Sequence[int]) -> Any:
+        shape = graph.op("Constant", value_t=torch.tensor([0, -1, *sizes]))
+        return graph.op("Reshape", states, shape)
+
+
+def _reshape(states: Tensor, *sizes: int) -> Tensor:
+    """[R, T, ...] -> [R, T, *sizes]."""
+    if torch.onnx.is_in_onnx_export():
+        return _OnnxReshape.apply(states, sizes)
+    return states.reshape(*states.shape[:2], *sizes)
+
+
 def _split_heads(states: Tensor, attention: BartAttention) -> Tensor:
     """[R, T, H * D] -> [R, H, T, D]."""
-    return states.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
+    return _reshape(states, attention.num_heads, attention.head_dim).transpose(1, 2)
 
 
-def _merge_heads(states: Tensor) -> Tensor:
+def _merge_heads(states: Tensor, attention: BartAttention) -> Tensor:
     """[R, H, T, D] -> [R, T, H * D]."""
-    return states.transpose(1, 2).flatten(2)
+    return _reshape(states.transpose(1, 2), attention.num_heads * attention.head_dim)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
@@ -217,7 +242,7 @@ def _encoder_layer(layer: BartEncoderLayer, hidden: Tensor, bias: Tensor) -> Ten
     query = _split_heads(attention.q_proj(hidden) * attention.scaling, attention)
     key = _split_heads(attention.k_proj(hidden), attention)
     value = _split_heads(attention.v_proj(hidden), attention)
-    attended = attention.out_proj(_merge_heads(_attend(query, key, value, bias)))
+    attended = attention.out_proj(_merge_heads(_attend(query, key, value, bias), attention))
     hidden = layer.self_attn_layer_norm(hidden + attended)
     return _feed_forward(layer, hidden)
 
@@ -230,7 +255,7 @@ def _cached_self_attention(
     Returns:
         The layer's output [R, W, M], and the new key and value [R, H, W, D].
     """
-    query, key, value = projected.chunk(3, dim=-1)
+    query, key, value = projected.split(attention.num_heads * attention.head_dim, dim=-1)
     query = _split_heads(query * attention.scaling, attention)
     key = _split_heads(key, attention)
     value = _split_heads(value, attention)
@@ -238,7 +263,7 @@ def _cached_self_attention(
     own_score = torch.sum(query * key, dim=-1, keepdim=True)
     weights = torch.softmax(torch.cat([past_scores, own_score], dim=-1), dim=-1)
     attended = torch.matmul(weights[..., :-1], past_value) + weights[..., -1:] * value
-    return attention.out_proj(_merge_heads(attended)), key, value
+    return attention.out_proj(_merge_heads(attended, attention)), key, value
 
 
 def _cross_attention(
@@ -246,7 +271,7 @@ def _cross_attention(
 ) -> Tensor:
     attention: BartAttention = layer.encoder_attn
     query = _split_heads(attention.q_proj(hidden) * attention.scaling, attention)
-    attended = attention.out_proj(_merge_heads(_attend(query, key, value, bias)))
+    attended = attention.out_proj(_merge_heads(_attend(query, key, value, bias), attention))
     return layer.encoder_attn_layer_norm(hidden + attended)
 
 

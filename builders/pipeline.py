@@ -13,6 +13,7 @@ from builders.artefact import Artefact, read_back
 from builders.checkpoint import Checkpoint, load_checkpoint
 from builders.config import BuildConfig
 from builders.console import Steps, print_lines, print_summary
+from builders.cpu_graph import keep_beams_apart
 from builders.export import export_decoder, export_encoder
 from builders.fit import fit_limits, model_shape
 from builders.generation_defaults import fit_defaults
@@ -160,6 +161,9 @@ def _fill(
         with workspace(layout.root) as graphs:
             _export(graphs, source, step)
             conversion = _convert(graphs, layout.front, config.precision, source, step)
+    if choice.runtime == "onnxruntime":
+        with step(f"lay out {DECODER_FILE} for CPUs"):
+            keep_beams_apart(layout.front / DECODER_FILE, source.shape.num_decoder_layers)
     artefact = _read_back(layout.front, runtime, config.graph_precision)
     with step("compare with PyTorch"):
         runner = open_runner(layout.front, runtime, source.shape)

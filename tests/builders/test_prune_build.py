@@ -162,7 +162,7 @@ def test_the_command_tells_what_was_pruned(
     arguments = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "b")]
     assert main([*arguments, "--prune", "magnitude=0.5"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"\[1/5\] load .*, prune magnitude=0\.5 \.\.\.", shown)
+    assert re.search(r"\[1/6\] load .*, prune magnitude=0\.5 \.\.\.", shown)
     assert re.search(r"prune: magnitude=0\.5: [\d,]+ of [\d,]+ parameters are active", shown)
     assert "WARNING: magnitude pruning of 50 % without fine-tuning" in shown
 
