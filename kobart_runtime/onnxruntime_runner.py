@@ -119,6 +119,9 @@ def open_session(path: Path, num_threads: int = 0) -> onnxruntime.InferenceSessi
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.log_severity_level = 3  # errors; its warnings are about its own fallbacks
+    # Each session has threads of its own. While they spin for more work they hold the cores, and
+    # the encoder and the decoder take turns.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
