@@ -19,7 +19,6 @@ from kobart_runtime.decode_batch import DecodeBatch, Sequence
 from kobart_runtime.decode_batches import DecodeBatches
 from kobart_runtime.errors import EngineError, KobartError, OverloadedError
 from kobart_runtime.greedy_search import GreedySearch
-from kobart_runtime.host_memory import give_back_freed
 from kobart_runtime.metrics import Metrics
 from kobart_runtime.model_config import ModelConfig
 from kobart_runtime.model_runner import ModelRunner
@@ -105,10 +104,16 @@ class GenerationLoop:
         with self._changed:
             woken = self._changed.wait_for(self._is_wanted, _IDLE_S)
         if not woken:
-            give_back_freed()
+            self._give_back_freed()
         with self._changed:
             self._changed.wait_for(self._is_wanted)
             return bool(self.num_active or self._waiting)
+
+    def _give_back_freed(self) -> None:
+        try:
+            self._runner.give_back_freed()
+        except EngineError as error:  # no request is concerned
+            _logger.warning("freed memory could not be given back: %s", error)
 
     def _is_wanted(self) -> bool:
         return bool(self.num_active or self._waiting or self._closing)

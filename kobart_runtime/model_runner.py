@@ -73,6 +73,9 @@ class ModelRunner(Protocol):
     def free_bytes(self) -> int:
         """Memory that is free at this moment where caches lie."""
 
+    def give_back_freed(self) -> None:
+        """Return to the machine what was freed and is still held; for idle moments."""
+
     def decode_step(self, cache: Any, inputs: StepInputs, *, want_logits: bool) -> StepOutput:
         """Run one step and write its K/V to `inputs.new_entries` of the cache.
 

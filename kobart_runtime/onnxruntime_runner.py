@@ -10,7 +10,7 @@ import onnxruntime
 from kobart_runtime import bindings
 from kobart_runtime.errors import EngineError
 from kobart_runtime.host_kv_cache import HostKvCache
-from kobart_runtime.host_memory import host_free_bytes
+from kobart_runtime.host_memory import give_back_freed, host_free_bytes
 from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
 from kobart_runtime.model_runner import StepInputs, StepOutput
 
@@ -35,7 +35,7 @@ class OnnxRuntimeRunner:
         self.num_candidates = shape.num_candidates
         self.vocab_size = shape.vocab_size
         self._encoder = open_session(folder / ENCODER_FILE, num_threads)
-        self._decoder = open_session(folder / DECODER_FILE, num_threads)
+        self._decoder = open_session(folder / DECODER_FILE, num_threads, arena=False)
         layers = range(shape.num_decoder_layers)
         self._past_self = [name for layer in layers for name in bindings.past_self(layer)]
         self._past_cross = [name for layer in layers for name in bindings.past_cross(layer)]
@@ -57,6 +57,21 @@ class OnnxRuntimeRunner:
     def free_bytes(self) -> int:
         """Memory that is free at this moment where caches lie."""
         return host_free_bytes()
+
+    def give_back_freed(self) -> None:
+        """See `model_runner.ModelRunner`.
+
+        The encoder's arena keeps what its largest call has needed until a call asks it to shrink.
+
+        Raises:
+            EngineError: That call failed.
+        """
+        shrinking = onnxruntime.RunOptions()
+        shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        token = np.ones((1, 1), np.int32)
+        feeds = {bindings.INPUT_IDS: token, bindings.ATTENTION_MASK: token}
+        run_session(self._encoder, self._cross_outputs, feeds, shrinking)
+        give_back_freed()
 
     def decode_step(
         self, cache: HostKvCache, inputs: StepInputs, *, want_logits: bool
@@ -110,14 +125,23 @@ class OnnxRuntimeRunner:
                 )
 
 
-def open_session(path: Path, num_threads: int = 0) -> onnxruntime.InferenceSession:
+def open_session(
+    path: Path, num_threads: int = 0, *, arena: bool = True
+) -> onnxruntime.InferenceSession:
     """Open an ONNX file on the CPU.
+
+    Args:
+        path: The file.
+        num_threads: 0 takes one per physical core.
+        arena: Whether it keeps the memory of its calls for the next ones. That makes large calls
+            faster, and calls of many small shapes take more of it with time.
 
     Raises:
         EngineError: The file cannot be loaded.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
+    options.enable_cpu_mem_arena = arena
     options.log_severity_level = 3  # errors; its warnings are about its own fallbacks
     # Each session has threads of its own. While they spin for more work they hold the cores, and
     # the encoder and the decoder take turns.
@@ -129,7 +153,10 @@ def open_session(path: Path, num_threads: int = 0) -> onnxruntime.InferenceSessi
 
 
 def run_session(
-    session: onnxruntime.InferenceSession, outputs: list[str], feeds: dict[str, np.ndarray]
+    session: onnxruntime.InferenceSession,
+    outputs: list[str],
+    feeds: dict[str, np.ndarray],
+    options: onnxruntime.RunOptions | None = None,
 ) -> list[np.ndarray]:
     """Run a session.
 
@@ -137,6 +164,6 @@ def run_session(
         EngineError: The engine refused the inputs or failed.
     """
     try:
-        return session.run(outputs, feeds)
+        return session.run(outputs, feeds, options)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise EngineError(f"ONNX Runtime failed: {error}") from error

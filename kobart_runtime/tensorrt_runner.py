@@ -18,6 +18,7 @@ from kobart_runtime.cuda_device import CudaDevice, DeviceBuffer
 from kobart_runtime.device_kv_cache import DeviceKvCache, KvBlock
 from kobart_runtime.device_step_buffers import StepBuffers
 from kobart_runtime.errors import EngineError
+from kobart_runtime.host_memory import give_back_freed
 from kobart_runtime.model_config import ENGINE_FILES, ModelShape
 from kobart_runtime.model_runner import StepInputs, StepOutput
 from kobart_runtime.tensorrt_engine import TensorRtEngine
@@ -77,6 +78,10 @@ class TensorRtRunner:
     def free_bytes(self) -> int:
         """Memory that is free at this moment where caches lie."""
         return self._device.free_bytes()
+
+    def give_back_freed(self) -> None:
+        """See `model_runner.ModelRunner`."""
+        give_back_freed()
 
     def decode_step(
         self, cache: DeviceKvCache, inputs: StepInputs, *, want_logits: bool

@@ -15,7 +15,7 @@ import torch
 from kobart_runtime import bindings
 from kobart_runtime.errors import EngineError
 from kobart_runtime.host_kv_cache import HostKvCache
-from kobart_runtime.host_memory import host_free_bytes
+from kobart_runtime.host_memory import give_back_freed, host_free_bytes
 from kobart_runtime.model_config import ENGINE_FILES, ModelShape
 from kobart_runtime.model_runner import StepInputs, StepOutput
 
@@ -61,6 +61,10 @@ class TorchScriptRunner:
     def free_bytes(self) -> int:
         """Memory that is free at this moment where caches lie."""
         return host_free_bytes()
+
+    def give_back_freed(self) -> None:
+        """See `model_runner.ModelRunner`."""
+        give_back_freed()
 
     def decode_step(
         self, cache: HostKvCache, inputs: StepInputs, *, want_logits: bool

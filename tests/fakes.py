@@ -100,6 +100,8 @@ class ScriptedRunner:
         # Called on the loop's thread before the work: they may raise or block.
         self.before_encode: Callable[[np.ndarray], None] = lambda input_ids: None
         self.before_step: Callable[[StepInputs], None] = lambda inputs: None
+        self.before_give_back: Callable[[], None] = lambda: None
+        self.num_gave_back = 0
         self.encoded_batches: list[tuple[int, ...]] = []  # source lengths of each encode
         self.num_steps = 0
         self.num_logits_steps = 0  # steps whose logits were asked for
@@ -123,6 +125,10 @@ class ScriptedRunner:
 
     def free_bytes(self) -> int:
         return 1 << 30
+
+    def give_back_freed(self) -> None:
+        self.num_gave_back += 1
+        self.before_give_back()
 
     def decode_step(
         self, cache: ScriptedCache, inputs: StepInputs, *, want_logits: bool

@@ -380,16 +380,29 @@ def check_end(submitted: Request, listener: RecordingListener) -> str:
 
 
 def test_freed_memory_is_given_back_once_when_idle(
-    new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+    runner: ScriptedRunner, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[float] = []
     monkeypatch.setattr(generation_loop, "_IDLE_S", 0.05)
-    monkeypatch.setattr(generation_loop, "give_back_freed", lambda: calls.append(time.monotonic()))
     loop = new_loop()
     for number in range(2):
         submitted, listener = request((5, number), GREEDY)
         loop.submit(submitted)
         assert listener.result() == expected((5, number), GREEDY)
-        wait_until(lambda: len(calls) > number)  # noqa: B023
+        wait_until(lambda: runner.num_gave_back > number)  # noqa: B023
         time.sleep(0.15)
-        assert len(calls) == number + 1
+        assert runner.num_gave_back == number + 1
+
+
+def test_memory_that_cannot_be_given_back_ends_nothing(
+    runner: ScriptedRunner, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise EngineError("the engine broke")
+
+    monkeypatch.setattr(generation_loop, "_IDLE_S", 0.05)
+    runner.before_give_back = refuse
+    loop = new_loop()
+    wait_until(lambda: runner.num_gave_back > 0)
+    submitted, listener = request((5, 0), GREEDY)
+    loop.submit(submitted)
+    assert listener.result() == expected((5, 0), GREEDY)
