@@ -15,12 +15,10 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from benchmarks.generation_arrival import measure_arrival
-from benchmarks.generation_cases import measure_cases
-from benchmarks.generation_mixed import measure_mixed
 from benchmarks.generation_results import MEASUREMENTS, Section, merge_section, read_sections
 from benchmarks.generation_setup import Setup
 from benchmarks.generation_sizes import FULL, QUICK
@@ -31,11 +29,9 @@ from client.perf.machine import Machine, Quietness
 from kobart_runtime.errors import BuildError, ConfigError, KobartError
 from kobart_runtime.model_config import MANIFEST_NAME
 
-SECTIONS: dict[str, Callable[[Setup], Section]] = {
-    "cases": measure_cases,
-    "mixed": measure_mixed,
-    "arrival": measure_arrival,
-}
+# Each a module `generation_NAME` with `measure`, imported when its turn comes: the contestants'
+# processes import this module too, and are to hold what they need alone.
+SECTIONS = ("cases", "mixed", "served", "arrival", "growth", "limits", "shares")
 BUILDS = Path("build")
 MIN_REPEATS = 2  # with fewer there is no ratio
 
@@ -81,7 +77,7 @@ def _measure(setup: Setup, names: Sequence[str], path: Path) -> int:
         print(f"{name} ...", file=sys.stderr, flush=True)
         quietness = Quietness()
         try:
-            section = SECTIONS[name](setup)
+            section: Section = import_module(f"benchmarks.generation_{name}").measure(setup)
             merge_section(path, name, section, Machine.read(), quietness.read())
         except KobartError as error:
             code = _fail(error)
@@ -105,7 +101,6 @@ def _setup(asked: argparse.Namespace, work: Path) -> Setup:
 
 
 def _full_build(precision: str) -> Path:
-    # PyTorch is imported where it is needed alone: contestants' processes import this module too.
     from benchmarks.sizes import Variant, built
 
     return built(Variant(precision, pruned=False), BUILDS)

@@ -45,7 +45,7 @@ class Arrival:
         return self.total_ms / self.static_ms
 
 
-def measure_arrival(setup: Setup) -> Section:
+def measure(setup: Setup) -> Section:
     """Have the short request arrive at several moments within a step, one a repeat."""
     rows, bars = [], []
     for precision in ("int8", "fp32"):

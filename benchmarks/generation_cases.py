@@ -68,7 +68,7 @@ class Measured:
         return self.trial.seconds > TOO_SLOW_S
 
 
-def measure_cases(setup: Setup) -> Section:
+def measure(setup: Setup) -> Section:
     """Time every system on every case, in turns."""
     systems = setup.systems()
     rows: list[dict[str, Any]] = []

@@ -72,7 +72,7 @@ class Answering:
         }
 
 
-def measure_mixed(setup: Setup) -> Section:
+def measure(setup: Setup) -> Section:
     """Answer the same traffic in every way, in turns."""
     traffic = setup.sizes.traffic
     calls = traffic.calls(setup.sizes.cases[0].num_ids)

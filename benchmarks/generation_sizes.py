@@ -31,7 +31,7 @@ class GrowthSizes:
         """Axis, value on it, and the case."""
         middle = self.middle
         for beams in (1, middle.num_beams):
-            axis = "slots, greedy" if beams == 1 else f"slots, beam {beams}"
+            axis = "slots-greedy" if beams == 1 else "slots-beam"
             for slots in self.slots:
                 yield axis, slots, self._case(beams, slots, middle.source_len)
         for length in self.source_lens:

@@ -45,9 +45,10 @@ class OurRuntime:
         """
         self.config = config = ModelConfig.from_manifest(build / MANIFEST_NAME)
         self._build = build
+        self.folder = build / config.name / "1"  # of the engines
         self.name = name or f"kobart-triton {config.precision}"
         self.metrics = Metrics()
-        self.runner = open_runner(build / config.name / "1", config.runtime, config.shape)
+        self.runner = open_runner(self.folder, config.runtime, config.shape)
         self._loop = GenerationLoop(wrap(self.runner), config, self.metrics)
 
     def generate(
