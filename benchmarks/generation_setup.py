@@ -8,8 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.contestants import BuildContestant, Contestant, CTranslate2Contestant
-from benchmarks.contestants import TorchContestant as Torch
+from benchmarks.contestants import (
+    BuildContestant,
+    Contestant,
+    CTranslate2Contestant,
+    TorchContestant,
+)
 from benchmarks.converted import ctranslate2_contestants
 from benchmarks.generation_sizes import Sizes
 from benchmarks.subjects import BuildFacts
@@ -119,7 +123,7 @@ class Setup:
         facts = self.facts
         for precision in ("fp32", "bf16"):
             name = f"PyTorch generate {precision}"
-            torch = Torch(
+            torch = TorchContestant(
                 name=name,
                 checkpoint=facts.checkpoint,
                 ids=facts.config.ids,

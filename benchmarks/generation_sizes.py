@@ -87,7 +87,7 @@ FULL = Sizes(
 )
 QUICK = Sizes(
     cases=tuple(
-        Case(beams, sources, source_len=32, num_new_tokens=6, num_ids=1000)
+        Case(beams, sources, source_len=32, num_new_tokens=4, num_ids=1000)
         for beams in (1, 4)
         for sources in (3, 1)
     ),
@@ -103,7 +103,7 @@ QUICK = Sizes(
         slots=(1, 2),
         source_lens=(16, 32),
         beams=(1, 2),
-        middle=Case(num_beams=2, num_sources=2, source_len=16, num_new_tokens=8, num_ids=1000),
+        middle=Case(num_beams=2, num_sources=2, source_len=16, num_new_tokens=4, num_ids=1000),
     ),
     limits=LimitSizes(array_mb=4, matrix_size=128, slots=2, source_len=32, num_calls=3),
     settle_s=0.0,
