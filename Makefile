@@ -35,8 +35,9 @@ format: $(INSTALLED)  ## rewrite the code to the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-benchmark: $(INSTALLED)  ## tokens per second against PyTorch, full size
-	$(BIN)/python -m benchmarks.generation
+benchmark: $(INSTALLED)  ## tokens per second against the peers, full size: docs/performance.md
+	$(BIN)/python -m benchmarks.generation --all
+	$(BIN)/python -m benchmarks.guide
 
 gpu: $(INSTALLED)  ## build and measure TensorRT plans on this GPU: docs/gpu.md
 	@$(BIN)/python -m benchmarks.gpu --check-gpu

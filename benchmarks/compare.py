@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from benchmarks.compare_content import CompareResults, compare_content
 from benchmarks.contestants import (
     BuildContestant,
     Contestant,
-    CTranslate2Contestant,
     TorchContestant,
+    one_round,
     runners,
 )
+from benchmarks.converted import ctranslate2_contestants
 from benchmarks.our_runtime import open_tokenizer
 from benchmarks.recording import REPORTS, Content, add_output, record
 from benchmarks.subjects import DEFAULT_DATA, BuildFacts
@@ -33,7 +34,6 @@ from kobart_runtime.errors import ConfigError, InvalidArgumentError
 
 COMMAND = "compare"
 BASELINE = "PyTorch fp32"
-COMPUTE_TYPES = ("float32", "int8")
 
 
 class CompareBenchmark:
@@ -77,13 +77,14 @@ class CompareBenchmark:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             contestants = list(self._contestants(folder))
-            started = stack.enter_context(runners(contestants, self._batches(), self._settings))
+            started = stack.enter_context(runners(contestants))
+            work = partial(one_round, batches=self._batches(), settings=self._settings)
             total = len(started) * (self._repeats + 1)
             bar = stack.enter_context(tqdm(total=total, unit="run", disable=None))
             for repeat in range(self._repeats + 1):
                 for contestant, runner in zip(contestants, started, strict=True):
                     bar.set_postfix_str(runner.name)
-                    found = runner.run()
+                    found = runner.run(work)
                     if repeat == 0:  # the warm-up gives the summaries
                         self._results.add(
                             contestant.name, contestant.size_mb, found.ids, self._rouge(found.ids)
@@ -110,31 +111,12 @@ class CompareBenchmark:
             yield from self._ctranslate2(folder)
 
     def _ctranslate2(self, folder: Path) -> Iterator[Contestant]:
-        from transformers.utils import logging as transformers_logging
-
-        from benchmarks.systems import convert_to_ctranslate2
-        from builders.checkpoint import load_checkpoint
-        from builders.special_ids import IdOverrides
-
-        transformers_logging.disable_progress_bar()
         ids = self._builds[0].config.ids
-        checkpoint = replace(load_checkpoint(self._checkpoint, IdOverrides()), ids=ids)
-        for compute_type in COMPUTE_TYPES:
-            converted = folder / compute_type
-            converted.mkdir()
-            try:
-                convert_to_ctranslate2(checkpoint, converted, compute_type)
-            except ConfigError as error:
-                self._results.skipped.append(f"CTranslate2: {error}")
-                print(f"note: CTranslate2 is not compared: {error}", file=sys.stderr)
-                return
-            yield CTranslate2Contestant(
-                name=f"CTranslate2 {compute_type}",
-                size_mb=(converted / "model.bin").stat().st_size / 1e6,
-                folder=converted,
-                ids=ids,
-                compute_type=compute_type,
-            )
+        try:
+            yield from ctranslate2_contestants(self._checkpoint, ids, folder)
+        except ConfigError as error:
+            self._results.skipped.append(f"CTranslate2: {error}")
+            print(f"note: CTranslate2 is not compared: {error}", file=sys.stderr)
 
     def _batches(self) -> list[list[np.ndarray]]:
         """Neighbours in length together, which is kind to systems that pad."""

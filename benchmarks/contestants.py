@@ -9,12 +9,12 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from kobart_runtime.model_config import TokenIds
 from kobart_runtime.settings import GenerationSettings
 
 Batches = Sequence[Sequence[np.ndarray]]  # source ids int32[S] of each document
+T = TypeVar("T")
 
 _END_S = 10.0
 
@@ -33,10 +34,10 @@ class Contestant:
     """One system; `open` runs in its own process."""
 
     name: str
-    size_mb: float  # of what is loaded
+    size_mb: float = 0.0  # of what is loaded
 
     def open(self) -> Any:
-        """A `benchmarks.systems.System`."""
+        """A `benchmarks.decoding.System`, or whatever the work asked of it takes."""
         raise NotImplementedError
 
 
@@ -59,6 +60,7 @@ class TorchContestant(Contestant):
 
     checkpoint: str
     ids: TokenIds
+    precision: str = "fp32"
 
     def open(self) -> Any:
         """See `Contestant`."""
@@ -71,7 +73,7 @@ class TorchContestant(Contestant):
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
         checkpoint = load_checkpoint(self.checkpoint, IdOverrides())
-        return TorchGenerate(replace(checkpoint, ids=self.ids))
+        return TorchGenerate(replace(checkpoint, ids=self.ids), precision=self.precision)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +83,20 @@ class CTranslate2Contestant(Contestant):
     folder: Path
     ids: TokenIds
     compute_type: str
+    inter_threads: int = 1
+    intra_threads: int | None = None
 
     def open(self) -> Any:
         """See `Contestant`."""
         from benchmarks.ctranslate2_folder import CTranslate2Folder
 
-        return CTranslate2Folder(self.folder, self.ids, self.compute_type)
+        return CTranslate2Folder(
+            self.folder,
+            self.ids,
+            self.compute_type,
+            inter_threads=self.inter_threads,
+            intra_threads=self.intra_threads,
+        )
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,11 @@ class Round:
     peak_memory_mb: float  # of the process, until now
 
 
+@dataclass(frozen=True)
+class _Failure:
+    message: str
+
+
 class Runner:
     """A contestant's process."""
 
@@ -106,39 +121,40 @@ class Runner:
         self._pipe = pipe
         self._process = process
 
-    def run(self) -> Round:
-        """All batches once.
+    def run(self, work: Callable[[Any], T], settle_s: float = 0.0) -> T:
+        """Have the process do some work.
+
+        Args:
+            work: A module's function, or a `partial` of one; takes what the contestant opened.
+            settle_s: Waited before, so that the last contestant's threads have fallen asleep.
 
         Raises:
             EngineError: It failed, or its process died.
         """
+        time.sleep(settle_s)
         try:
-            self._pipe.send("run")
+            self._pipe.send(work)
             answer = self._pipe.recv()
         except (EOFError, OSError) as error:
             self._process.join(_END_S)
             raise EngineError(
                 f"{self.name} died (exit code {self._process.exitcode}): see its messages above"
             ) from error
-        if isinstance(answer, str):
-            raise EngineError(f"{self.name}: {answer}")
-        assert isinstance(answer, Round)
-        return answer
+        if isinstance(answer, _Failure):
+            raise EngineError(f"{self.name}: {answer.message}")
+        found: T = answer
+        return found
 
 
 @contextmanager
-def runners(
-    contestants: Sequence[Contestant], batches: Batches, settings: GenerationSettings
-) -> Iterator[list[Runner]]:
+def runners(contestants: Sequence[Contestant]) -> Iterator[list[Runner]]:
     """A process for each contestant, for as long as the block runs."""
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         started = []
         for contestant in contestants:
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_work, args=(contestant, batches, settings, theirs), daemon=True
-            )
+            process = context.Process(target=_work, args=(contestant, theirs), daemon=True)
             process.start()
             theirs.close()
             stack.callback(_end, process, ours)
@@ -154,22 +170,21 @@ def _end(process: Any, pipe: Connection) -> None:
         process.join()
 
 
-def _work(
-    contestant: Contestant, batches: Batches, settings: GenerationSettings, pipe: Connection
-) -> None:
+def _work(contestant: Contestant, pipe: Connection) -> None:
     """What a contestant's process does until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     try:
         system = contestant.open()
-        while pipe.recv() == "run":
-            pipe.send(_round(system, batches, settings))
+        while True:
+            pipe.send(pipe.recv()(system))
     except EOFError:
         return
     except Exception as error:  # whatever a library raises is told to the parent
-        pipe.send(f"{type(error).__name__}: {error}")
+        pipe.send(_Failure(f"{type(error).__name__}: {error}"))
 
 
-def _round(system: Any, batches: Batches, settings: GenerationSettings) -> Round:
+def one_round(system: Any, batches: Batches, settings: GenerationSettings) -> Round:
+    """All batches once."""
     batch_s: list[float] = []
     ids: list[list[int]] = []
     for batch in batches:

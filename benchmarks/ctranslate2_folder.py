@@ -21,8 +21,23 @@ class CTranslate2Folder:
     in greedy search is what `generate()` does.
     """
 
-    def __init__(self, folder: Path, ids: TokenIds, compute_type: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ids: TokenIds,
+        compute_type: str,
+        *,
+        inter_threads: int = 1,
+        intra_threads: int | None = None,
+    ) -> None:
         """Load what `systems.convert_to_ctranslate2` wrote.
+
+        Args:
+            folder: Where it lies.
+            ids: The checkpoint's special ids.
+            compute_type: `float32` or `int8`.
+            inter_threads: Batches that are worked on side by side.
+            intra_threads: Threads of each of them; None: one for each core.
 
         Raises:
             ConfigError: ctranslate2 is not installed.
@@ -31,13 +46,26 @@ class CTranslate2Folder:
         self.model_bytes = (folder / "model.bin").stat().st_size
         self._ids = ids
         self._translator = import_ctranslate2().Translator(
-            str(folder), compute_type=compute_type, intra_threads=os.cpu_count() or 1
+            str(folder),
+            compute_type=compute_type,
+            inter_threads=inter_threads,
+            intra_threads=intra_threads or os.cpu_count() or 1,
         )
 
     def generate(
-        self, sources: Sequence[np.ndarray], settings: GenerationSettings
+        self,
+        sources: Sequence[np.ndarray],
+        settings: GenerationSettings,
+        max_batch_size: int | None = None,
     ) -> list[list[int]]:
-        """See `benchmarks.systems.System`."""
+        """See `benchmarks.decoding.System`; may be called by several threads.
+
+        Args:
+            sources: See there.
+            settings: See there.
+            max_batch_size: CTranslate2 sorts the sources by length and cuts them into batches of
+                so many; None: one batch.
+        """
         forced_bos = self._ids.forced_bos
         results = self._translator.translate_batch(
             [[str(token) for token in source] for source in sources],
@@ -51,6 +79,7 @@ class CTranslate2Folder:
             end_token=[str(token) for token in self._ids.eos],
             return_end_token=True,
             max_input_length=0,  # no limit of its own
+            max_batch_size=max_batch_size or 0,
         )
         rows = [[int(token) for token in result.hypotheses[0]] for result in results]
         return [self._ended(row, settings.max_new_tokens) for row in rows]

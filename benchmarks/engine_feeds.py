@@ -24,6 +24,7 @@ class Point:
     role: str  # "encoder" or "decoder"
     batch_size: int
     source_len: int
+    num_beams: int = NUM_BEAMS  # of the decoder
 
 
 def encoder_feeds(ids: Sequence[int], point: Point) -> Feeds:
@@ -45,10 +46,10 @@ def decoder_feeds(ids: Sequence[int], point: Point, config: ModelConfig, encoder
     cross = encoder(names, sources)
     rows = point.batch_size
     feeds = {
-        bindings.DECODER_INPUT_IDS: sources[bindings.INPUT_IDS][:, :NUM_BEAMS].copy(),
-        bindings.POSITION_IDS: np.full((rows, 1), NUM_ENTRIES // NUM_BEAMS, np.int32),
+        bindings.DECODER_INPUT_IDS: sources[bindings.INPUT_IDS][:, : point.num_beams].copy(),
+        bindings.POSITION_IDS: np.full((rows, 1), NUM_ENTRIES // point.num_beams, np.int32),
         bindings.ENCODER_ATTENTION_MASK: sources[bindings.ATTENTION_MASK],
-        bindings.DECODER_ATTENTION_MASK: np.ones((rows, NUM_BEAMS, NUM_ENTRIES), np.int32),
+        bindings.DECODER_ATTENTION_MASK: np.ones((rows, point.num_beams, NUM_ENTRIES), np.int32),
     }
     past_cross = [name for layer in layers for name in bindings.past_cross(layer)]
     past_self = [name for layer in layers for name in bindings.past_self(layer)]

@@ -41,34 +41,47 @@ def speeds(runners: Mapping[str, ModelRunner], num_rounds: int) -> dict[str, Spe
 
 def _works(runner: ModelRunner) -> list[Callable[[], float]]:
     """Each runs one kind of work and gives its milliseconds."""
-    ids = np.random.default_rng(0).integers(
-        FIRST_TEXT_ID, runner.vocab_size, (NUM_REQUESTS, SOURCE_LEN), dtype=np.int32
-    )
-    mask = np.ones_like(ids)
     return [
-        lambda: _ms(lambda: runner.encode(ids, mask)),
-        _steps(runner, runner.encode(ids, mask), 1),
-        _steps(runner, runner.encode(ids, mask), 4),
+        encode_timer(runner, NUM_REQUESTS, SOURCE_LEN),
+        step_timer(runner, NUM_REQUESTS, SOURCE_LEN, 1),
+        step_timer(runner, NUM_REQUESTS, SOURCE_LEN, 4),
     ]
 
 
-def _steps(runner: ModelRunner, encoded: object, num_beams: int) -> Callable[[], float]:
-    cache = runner.new_cache(NUM_REQUESTS, NUM_ENTRIES, SOURCE_LEN)
-    for row in range(NUM_REQUESTS):
-        cache.put(row, encoded, row, SOURCE_LEN)
-    visible = np.zeros((NUM_REQUESTS, num_beams, NUM_ENTRIES), np.int32)
+def encode_timer(runner: ModelRunner, num_requests: int, source_len: int) -> Callable[[], float]:
+    """Encodes random sources of one length, and gives the milliseconds."""
+    ids = _sources(runner, num_requests, source_len)
+    return lambda: _ms(lambda: runner.encode(ids, np.ones_like(ids)))
+
+
+def step_timer(
+    runner: ModelRunner, num_requests: int, source_len: int, num_beams: int
+) -> Callable[[], float]:
+    """Runs some decode steps, and gives the milliseconds of the fastest."""
+    ids = _sources(runner, num_requests, source_len)
+    encoded = runner.encode(ids, np.ones_like(ids))
+    cache = runner.new_cache(num_requests, NUM_ENTRIES, source_len)
+    for row in range(num_requests):
+        cache.put(row, encoded, row, source_len)
+    visible = np.zeros((num_requests, num_beams, NUM_ENTRIES), np.int32)
     visible[:, :, : NUM_ENTRIES // 2] = 1
     inputs = StepInputs(
-        decoder_input_ids=np.full((NUM_REQUESTS, num_beams), FIRST_TEXT_ID, np.int32),
-        position_ids=np.full((NUM_REQUESTS, 1), NUM_ENTRIES // 2, np.int32),
+        decoder_input_ids=np.full((num_requests, num_beams), FIRST_TEXT_ID, np.int32),
+        position_ids=np.full((num_requests, 1), NUM_ENTRIES // 2, np.int32),
         decoder_attention_mask=visible,
-        new_entries=np.tile(np.arange(num_beams) + NUM_ENTRIES // 2, (NUM_REQUESTS, 1)),
+        new_entries=np.tile(np.arange(num_beams) + NUM_ENTRIES // 2, (num_requests, 1)),
     )
 
     def step() -> object:
         return runner.decode_step(cache, inputs, want_logits=False)
 
     return lambda: min(_ms(step) for _ in range(STEPS_A_ROUND))
+
+
+def _sources(runner: ModelRunner, num_requests: int, source_len: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    shape = (num_requests, source_len)
+    return rng.integers(FIRST_TEXT_ID, runner.vocab_size, shape, dtype=np.int32)
 
 
 def _ms(work: Callable[[], object]) -> float:

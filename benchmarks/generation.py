@@ -1,157 +1,162 @@
-"""Tokens per second of generation: PyTorch against this project's runtime, in one run.
+"""The speed of the generation runtime, beside what a user would take instead.
 
-    python -m benchmarks.generation
+    python -m benchmarks.generation --all
+    python -m benchmarks.generation --only cases,mixed --json docs/measurements/performance.json
+    python -m benchmarks.generation --all --quick
 
 Takes full-size KoBART with random weights (124 M parameters; speed does not depend on what the
-weights are), sources of 512 tokens and 64 new tokens, eos suppressed so that no run ends early.
-What is compared takes turns, so that a slow moment of the machine hits both; each figure is the
-best and the median of the repeats.
+weights are) and suppresses eos, so that no run ends early. What is compared takes turns, each in a
+process of its own, so that a slow moment of the machine hits all of it. docs/performance.md says
+what the sections measure. Without --all and --only it is `cases`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import sys
-import time
+import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from benchmarks.systems import OurRuntime, System, TorchGenerate
-from builders.build_all import main as build_all
-from builders.checkpoint import RANDOM_CHECKPOINT, load_checkpoint
-from builders.special_ids import IdOverrides
+from benchmarks.generation_results import MEASUREMENTS, Section, merge_section, read_sections
+from benchmarks.generation_setup import Setup
+from benchmarks.generation_sizes import FULL, QUICK
+from benchmarks.generation_summary import summary
+from benchmarks.recording import EXIT_FAILED, EXIT_INTERRUPTED
+from builders.paths import CHECKOUT
+from client.perf.machine import Machine, Quietness
+from kobart_runtime.errors import BuildError, ConfigError, KobartError
 from kobart_runtime.model_config import MANIFEST_NAME
-from kobart_runtime.settings import GenerationSettings
 
-FIRST_TEXT_ID = 107  # below lie control tokens
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the table."""
-
-    num_beams: int
-    num_sources: int = 8
-    source_len: int = 512
-    num_new_tokens: int = 64
-    num_ids: int = 5000  # sources are drawn from the ids below; at most the vocabulary
-
-    @property
-    def name(self) -> str:
-        """As in the table."""
-        search = "greedy" if self.num_beams == 1 else f"beam {self.num_beams}"
-        return f"{search}, {self.num_sources} x {self.source_len}, {self.num_new_tokens} new"
-
-    @property
-    def settings(self) -> GenerationSettings:
-        """No rule that either side would spend time on, and no early end."""
-        return GenerationSettings(
-            num_beams=self.num_beams,
-            max_new_tokens=self.num_new_tokens,
-            min_new_tokens=self.num_new_tokens,
-            no_repeat_ngram_size=0,
-        )
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """Tokens per second of one system on one case, beams counted once."""
-
-    case: str
-    system: str
-    best: float
-    median: float
-    identical_share: float  # of generated ids, against the first system
-
-
-CASES = (Case(num_beams=1), Case(num_beams=4))
-
-
-def measure(systems: Sequence[System], case: Case, repeats: int) -> list[Measurement]:
-    """Time all systems on one case, in turns, after one run of each that is not counted."""
-    rng = np.random.default_rng(0)
-    shape = (case.num_sources, case.source_len)
-    sources = list(rng.integers(FIRST_TEXT_ID, case.num_ids, shape, dtype=np.int32))
-    outputs = [system.generate(sources, case.settings) for system in systems]
-    seconds: list[list[float]] = [[] for _ in systems]
-    for _ in range(repeats):
-        for system, taken in zip(systems, seconds, strict=True):
-            started = time.perf_counter()
-            system.generate(sources, case.settings)
-            taken.append(time.perf_counter() - started)
-    num_tokens = case.num_sources * case.num_new_tokens
-    return [
-        Measurement(
-            case=case.name,
-            system=system.name,
-            best=num_tokens / min(taken),
-            median=num_tokens / statistics.median(taken),
-            identical_share=_identical_share(output, outputs[0]),
-        )
-        for system, taken, output in zip(systems, seconds, outputs, strict=True)
-    ]
-
-
-def table(measurements: Sequence[Measurement]) -> str:
-    """Markdown; the ratio is to the first system of each case, of the medians."""
-    lines = [
-        "| case | system | tokens/s, best | tokens/s, median | ratio | ids as first |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    first: dict[str, Measurement] = {}
-    for m in measurements:
-        base = first.setdefault(m.case, m)
-        lines.append(
-            f"| {m.case} | {m.system} | {m.best:.1f} | {m.median:.1f} | "
-            f"{m.median / base.median:.2f} | {m.identical_share:.1%} |"
-        )
-    return "\n".join(lines)
+# Each a module `generation_NAME` with `measure`, imported when its turn comes: the contestants'
+# processes import this module too, and are to hold what they need alone.
+SECTIONS = ("cases", "mixed", "served", "arrival", "growth", "limits", "shares")
+BUILDS = Path("build")
+MIN_REPEATS = 2  # with fewer there is no ratio
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build what is missing, measure, print."""
-    parser = argparse.ArgumentParser(prog="benchmarks.generation", description=__doc__)
-    parser.add_argument("--build", type=Path, default=Path("build/kobart-base-random-fp32"))
-    parser.add_argument("--repeats", type=int, default=3, help="counted runs (default: 3)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
-    arguments = parser.parse_args(argv)
-    if not (arguments.build / MANIFEST_NAME).exists():
-        build_all(["--checkpoint", RANDOM_CHECKPOINT, "--output", str(arguments.build)])
-    ours = OurRuntime(arguments.build)
-    systems: list[System] = [TorchGenerate(load_checkpoint(RANDOM_CHECKPOINT, IdOverrides())), ours]
-    try:
-        measurements = [m for case in CASES for m in measure(systems, case, arguments.repeats)]
-    finally:
-        ours.close()
-    print(f"{_machine()}\n\n{table(measurements)}")
-    if arguments.json:
-        report = {"machine": _machine(), "measurements": [asdict(m) for m in measurements]}
-        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return 0
+    """Measure the asked sections one by one; each is written as soon as it is finished.
+
+    Returns:
+        The exit code: 0, 1 if a section failed, 130 after Ctrl-C.
+    """
+    asked = _parser().parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        path = asked.json or Path(folder) / MEASUREMENTS.name
+        if asked.json is None and asked.all and not asked.quick:
+            path = CHECKOUT / MEASUREMENTS
+        try:
+            names = list(SECTIONS) if asked.all else section_names(asked.only)
+            read_sections(path)  # refused now rather than after the measurement
+            setup = _setup(asked, Path(folder))
+        except KobartError as error:
+            return _fail(error)
+        code = _measure(setup, names, path)
+        print(summary({n: s for n, s in read_sections(path).items() if n in names}))
+    return code
 
 
-def _identical_share(ids: list[list[int]], reference: list[list[int]]) -> float:
-    return float(np.mean(np.array(ids) == np.array(reference)))
+def section_names(text: str) -> list[str]:
+    """Names of sections with commas between them, in the order in which they are measured.
+
+    Raises:
+        ConfigError: There is no such section.
+    """
+    asked = [name.strip() for name in text.split(",")]
+    unknown = [name for name in asked if name not in SECTIONS]
+    if unknown:
+        raise ConfigError(f"no section {', '.join(unknown)}: there are {', '.join(SECTIONS)}")
+    return [name for name in SECTIONS if name in asked]
 
 
-def _machine() -> str:
-    models = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    return (
-        f"{models[0]}, {os.cpu_count()} cores; Python {platform.python_version()}, "
-        f"torch {torch.__version__}"
+def _measure(setup: Setup, names: Sequence[str], path: Path) -> int:
+    code = 0
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        quietness = Quietness()
+        try:
+            section: Section = import_module(f"benchmarks.generation_{name}").measure(setup)
+            merge_section(path, name, section, Machine.read(), quietness.read())
+        except KobartError as error:
+            code = _fail(error)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr, flush=True)
+            return EXIT_INTERRUPTED
+    return code
+
+
+def _setup(asked: argparse.Namespace, work: Path) -> Setup:
+    if asked.repeats < MIN_REPEATS:
+        raise ConfigError(f"--repeats must be at least {MIN_REPEATS}, got {asked.repeats}")
+    build = _mini_build if asked.quick else _full_build
+    return Setup(
+        fp32=asked.fp32_build or build("fp32"),
+        int8=asked.int8_build or build("int8"),
+        work=work,
+        sizes=QUICK if asked.quick else FULL,
+        repeats=asked.repeats,
     )
+
+
+def _full_build(precision: str) -> Path:
+    from benchmarks.sizes import Variant, built
+
+    return built(Variant(precision, pruned=False), BUILDS)
+
+
+def _mini_build(precision: str) -> Path:
+    from builders.build_all import main as build_all
+
+    folder = BUILDS / f"kobart-{precision}"
+    if not (folder / MANIFEST_NAME).exists() and build_all(
+        ["--precision", precision, "--runtime", "onnxruntime", "--output", str(folder)]
+    ):
+        raise BuildError(f"{folder} could not be built")
+    return folder
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.generation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="every section")
+    which.add_argument(
+        "--only",
+        default="cases",
+        metavar="SECTION[,SECTION]",
+        help=f"some of {', '.join(SECTIONS)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="kobart-mini, tiny: shows that it works"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, metavar="N", help="counted runs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="put the sections into this file, beside those that it has (default: "
+        f"{MEASUREMENTS} for a full --all, otherwise none)",
+    )
+    for precision in ("fp32", "int8"):
+        parser.add_argument(
+            f"--{precision}-build",
+            type=Path,
+            metavar="DIR",
+            help=f"the {precision} build (default: made below {BUILDS}/ if it is missing)",
+        )
+    return parser
+
+
+def _fail(error: KobartError) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.generation import FIRST_TEXT_ID, Case, Measurement, measure
+from benchmarks.decoding import FIRST_TEXT_ID, Case, Measurement, System, measure
 from benchmarks.gpu_passes import build_pass, eager_pass, traced_pass
 from benchmarks.gpu_quality import build_rouge, read_test_documents, torch_rouge
 from benchmarks.gpu_timing import Open, Timing, time_passes
 from benchmarks.gpu_variants import Built, Model
-from benchmarks.systems import OurRuntime, System, TorchGenerate
+from benchmarks.systems import OurRuntime, TorchGenerate
 from builders.checkpoint import Checkpoint, load_checkpoint
 from builders.measuring import Watch
 from builders.special_ids import IdOverrides

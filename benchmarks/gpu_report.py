@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.generation import table
+from benchmarks.decoding import table
 from benchmarks.gpu_measure import ModelFigures, Row, Sizes, describe
 
 EMPTY = "not measured"

@@ -8,19 +8,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from benchmarks import accuracy_report, sizes_report
+from benchmarks import accuracy_report, generation_plots, generation_report, sizes_report
 from benchmarks.pages import fill_pages
 from builders.paths import CHECKOUT
 from kobart_runtime.errors import KobartError
 
 PAGES = tuple(
-    CHECKOUT / "docs" / name for name in ("accuracy.md", "optimization.md", "optimization.ko.md")
+    CHECKOUT / "docs" / name
+    for name in ("accuracy.md", "optimization.md", "optimization.ko.md", "performance.md")
 )
 
 
 def tables() -> dict[str, Callable[[], str]]:
     """Every table that a page may ask for, by name."""
-    return {**accuracy_report.tables(), **sizes_report.tables()}
+    return {**accuracy_report.tables(), **sizes_report.tables(), **generation_report.tables()}
 
 
 def main() -> int:
@@ -31,6 +32,7 @@ def main() -> int:
     """
     try:
         accuracy_report.write_plots()
+        generation_plots.write_plots()
         fill_pages(PAGES, tables())
     except (KobartError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

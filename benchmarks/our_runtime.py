@@ -45,15 +45,16 @@ class OurRuntime:
         """
         self.config = config = ModelConfig.from_manifest(build / MANIFEST_NAME)
         self._build = build
+        self.folder = build / config.name / "1"  # of the engines
         self.name = name or f"kobart-triton {config.precision}"
         self.metrics = Metrics()
-        self.runner = open_runner(build / config.name / "1", config.runtime, config.shape)
+        self.runner = open_runner(self.folder, config.runtime, config.shape)
         self._loop = GenerationLoop(wrap(self.runner), config, self.metrics)
 
     def generate(
         self, sources: Sequence[np.ndarray], settings: GenerationSettings
     ) -> list[list[int]]:
-        """See `benchmarks.systems.System`."""
+        """See `benchmarks.decoding.System`."""
         answers = self.generate_each([(source, settings) for source in sources])
         return [list(ids) for ids in answers]
 
@@ -73,8 +74,12 @@ class OurRuntime:
         """As `generate_each`, with the reason why each ended."""
         listeners = [_Result() for _ in calls]
         for (source, settings), listener in zip(calls, listeners, strict=True):
-            self._loop.submit(Request(source, settings, listener))
+            self.submit(Request(source, settings, listener))
         return [listener.wait() for listener in listeners]
+
+    def submit(self, request: Request) -> None:
+        """Queue one request; its listener is told the rest, on the loop's thread."""
+        self._loop.submit(request)
 
     def generate_texts(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Generated ids with the build's own settings; all texts are in flight together."""

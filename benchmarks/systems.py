@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,39 +16,43 @@ from benchmarks.our_runtime import OurRuntime
 from builders.checkpoint import Checkpoint
 from kobart_runtime.settings import GenerationSettings
 
-__all__ = ["CTranslate2Generate", "OurRuntime", "System", "TorchGenerate"]
+__all__ = ["CTranslate2Generate", "OurRuntime", "TorchGenerate"]
 
-
-class System(Protocol):
-    """One contestant."""
-
-    name: str
-
-    def generate(
-        self, sources: Sequence[np.ndarray], settings: GenerationSettings
-    ) -> list[list[int]]:
-        """Generated ids of each source: decoder start excluded, eos included.
-
-        Args:
-            sources: int32[S] each, without padding.
-            settings: The same for all of them.
-        """
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class TorchGenerate:
-    """`transformers` `generate()` in fp32, one padded call for the batch."""
+    """`transformers` `generate()`, one padded call for the batch."""
 
-    name = "PyTorch generate fp32"
+    def __init__(
+        self, checkpoint: Checkpoint, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
+        """Put the model where it is to run.
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
-        self._model: Any = checkpoint.model.to(device)  # type: ignore[arg-type]
+        Args:
+            checkpoint: Its model is moved and converted, not copied.
+            device: Of PyTorch.
+            precision: `fp32` or `bf16`, of weights and activations.
+        """
+        self.name = f"PyTorch generate {precision}"
+        self._model: Any = checkpoint.model.to(device, DTYPES[precision])  # type: ignore[arg-type]
         self._device = device
         self._ids = checkpoint.ids
 
     def generate(
+        self,
+        sources: Sequence[np.ndarray],
+        settings: GenerationSettings,
+        max_batch_size: int | None = None,
+    ) -> list[list[int]]:
+        """See `benchmarks.decoding.System`; at most `max_batch_size` sources go into one call."""
+        size = max_batch_size or len(sources)
+        batches = [sources[i : i + size] for i in range(0, len(sources), size)]
+        return [ids for batch in batches for ids in self._generate(batch, settings)]
+
+    def _generate(
         self, sources: Sequence[np.ndarray], settings: GenerationSettings
     ) -> list[list[int]]:
-        """See `System`."""
         input_ids, attention_mask = self._padded(sources)
         beam_settings = {
             "early_stopping": settings.early_stopping,

@@ -114,7 +114,7 @@ class Report:
     def to_json(self) -> str:
         """The report as JSON; see docs/report-schema.md."""
         content = {"schema": SCHEMA, **asdict(self)}
-        return json.dumps(_rounded(content), ensure_ascii=False, indent=1) + "\n"
+        return json.dumps(rounded(content), ensure_ascii=False, indent=1) + "\n"
 
     def table(self, name: str) -> Table | None:
         """The table of that name, if there is one."""
@@ -185,10 +185,10 @@ def _cell(value: Any) -> Cell:
     return Spread(**value) if isinstance(value, dict) else value
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Floats to six significant digits, which is more than any of them is worth."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: rounded(each) for key, each in value.items()}
+    return [rounded(each) for each in value] if isinstance(value, list | tuple) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from benchmarks.cli import main
 from benchmarks.compare_content import CompareResults, compare_content, pareto_front
-from benchmarks.contestants import Contestant, Round, runners
+from benchmarks.contestants import Contestant, Round, one_round, runners
 from client.perf.statistics import NO_CLEAR_DIFFERENCE, Spread
 from client.report.document import COMPLETE, read_report
 from kobart_runtime.errors import EngineError
@@ -77,10 +78,10 @@ class Dying(Contestant):
 )
 def test_a_system_that_fails_is_named(contestant: Contestant, message: str) -> None:
     with (
-        runners([contestant], SOURCES, GenerationSettings()) as started,
+        runners([contestant]) as started,
         pytest.raises(EngineError, match=message),
     ):
-        started[0].run()
+        started[0].run(partial(one_round, batches=SOURCES, settings=GenerationSettings()))
 
 
 def results(**systems: tuple[float, list[float]]) -> CompareResults:
