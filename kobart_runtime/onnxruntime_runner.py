@@ -69,8 +69,20 @@ class OnnxRuntimeRunner:
         shrinking = onnxruntime.RunOptions()
         shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         token = np.ones((1, 1), np.int32)
-        feeds = {bindings.INPUT_IDS: token, bindings.ATTENTION_MASK: token}
-        run_session(self._encoder, self._cross_outputs, feeds, shrinking)
+        # A result in the arena would hold on to the part of it that it lies in.
+        result: np.ndarray = np.empty(
+            (1, self._shape.num_heads, 1, self._shape.head_dim), self._kv_dtype
+        )
+        call = self._encoder.io_binding()
+        call.bind_cpu_input(bindings.INPUT_IDS, token)
+        call.bind_cpu_input(bindings.ATTENTION_MASK, token)
+        call.bind_output(
+            self._cross_outputs[0], "cpu", 0, self._kv_dtype, result.shape, result.ctypes.data
+        )
+        try:
+            self._encoder.run_with_iobinding(call, shrinking)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise EngineError(f"ONNX Runtime failed: {error}") from error
         give_back_freed()
 
     def decode_step(
@@ -153,10 +165,7 @@ def open_session(
 
 
 def run_session(
-    session: onnxruntime.InferenceSession,
-    outputs: list[str],
-    feeds: dict[str, np.ndarray],
-    options: onnxruntime.RunOptions | None = None,
+    session: onnxruntime.InferenceSession, outputs: list[str], feeds: dict[str, np.ndarray]
 ) -> list[np.ndarray]:
     """Run a session.
 
@@ -164,6 +173,6 @@ def run_session(
         EngineError: The engine refused the inputs or failed.
     """
     try:
-        return session.run(outputs, feeds, options)
+        return session.run(outputs, feeds)
     except Exception as error:  # ONNX Runtime's exceptions share no base class
         raise EngineError(f"ONNX Runtime failed: {error}") from error
