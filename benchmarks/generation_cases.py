@@ -17,7 +17,7 @@ from benchmarks.generation_setup import Option, Setup, System, contestants_of, s
 from client.perf.statistics import Spread, ratio
 from kobart_runtime.settings import GenerationSettings
 
-TOO_SLOW_S = 120.0  # a system that takes longer for one run gets no further one
+TOO_SLOW_S = 60.0  # a system that takes longer for one run gets no further one
 WARM_UP_TOKENS = 2
 LIMITS = (2.0, 2.0, 2.0, 1.8)  # of int8 over the best peer, case by case
 

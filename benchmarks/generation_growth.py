@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from benchmarks.contestants import runners
 from benchmarks.generation_cases import measure_case
@@ -11,9 +11,13 @@ from benchmarks.generation_setup import Setup, contestants_of, settings_of
 
 
 def measure(setup: Setup) -> Section:
-    """Both of our precisions, and CTranslate2's int8, at every point."""
-    peers = [system for system in setup.ctranslate2() if system.precision == "int8"]
-    systems = [*setup.ours(), *peers]
+    """Our int8 and CTranslate2's, with all cores for one batch, at every point."""
+    every = [*setup.ours(), *setup.ctranslate2()]
+    systems = [
+        replace(system, contestants=system.contestants[:1])
+        for system in every
+        if system.precision == "int8"
+    ]
     growth = setup.sizes.growth
     rows = []
     with runners(contestants_of(systems)) as started:
