@@ -17,6 +17,7 @@ from benchmarks.contestants import (
 from benchmarks.converted import ctranslate2_contestants
 from benchmarks.generation_sizes import Sizes
 from benchmarks.subjects import BuildFacts
+from client.perf.machine import Machine
 
 OURS = "kobart-triton"
 
@@ -121,7 +122,8 @@ class Setup:
 
     def _torch(self) -> Iterator[System]:
         facts = self.facts
-        for precision in ("fp32", "bf16"):
+        precisions = ("fp32", "bf16") if has_bfloat16(Machine.read().cpu_flags) else ("fp32",)
+        for precision in precisions:
             name = f"PyTorch generate {precision}"
             torch = TorchContestant(
                 name=name,
@@ -130,6 +132,11 @@ class Setup:
                 precision=precision,
             )
             yield System(name=name, precision=precision, is_ours=False, contestants=(torch,))
+
+
+def has_bfloat16(cpu_flags: str) -> bool:
+    """Whether a CPU computes in bfloat16; without, a batch takes PyTorch many minutes."""
+    return "bf16" in cpu_flags
 
 
 def _threaded(contestant: CTranslate2Contestant) -> Iterator[CTranslate2Contestant]:

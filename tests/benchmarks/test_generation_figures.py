@@ -15,7 +15,7 @@ from benchmarks.engine_work import Weights, Work, encode_work, step_work
 from benchmarks.generation_cases import TOO_SLOW_S, Measured, Timed, best_ratio, fastest
 from benchmarks.generation_limits import shares
 from benchmarks.generation_plots import growth_plot
-from benchmarks.generation_setup import Option, System
+from benchmarks.generation_setup import Option, System, has_bfloat16
 from benchmarks.generation_shares import split, step_ms
 from benchmarks.machine_limits import bandwidth_gb_s, operations_gop_s
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig, ModelShape, TokenIds
@@ -180,3 +180,12 @@ def test_growth_is_drawn_with_its_spread() -> None:
         ("a", (1.0, 2.0), (1.0, 1.0)),
         ("b", (1.0, 2.0), (1.0, 1.0)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("avx2", False), ("avx2 avx512f avx512_vnni", False), ("avx2 avx512_bf16", True),
+     ("avx2 avx512f amx_bf16", True)],
+)  # fmt: skip
+def test_bfloat16_is_measured_where_the_cpu_has_it(flags: str, expected: bool) -> None:
+    assert has_bfloat16(flags) is expected
