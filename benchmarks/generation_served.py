@@ -35,14 +35,15 @@ def measure(setup: Setup) -> Section:
     replays: dict[str, list[Replay]] = {SERVED: [], IN_PROCESS: []}
     log = setup.work / "triton.log"
     with runners([build]) as (process,), serving(build.path, log, facts.config.name) as server:
-        local = partial(continuous_texts, calls=calls, in_flight=traffic.in_flight)
         for repeat in range(setup.repeats + 1):
+            texts = calls if repeat else calls[: traffic.in_flight]  # to warm up
+            local = partial(continuous_texts, calls=texts, in_flight=traffic.in_flight)
             time.sleep(setup.sizes.settle_s)
             there = asyncio.run(
-                answer_served(server.grpc_url, facts.config.name, calls, traffic.in_flight)
+                answer_served(server.grpc_url, facts.config.name, texts, traffic.in_flight)
             )
             here = process.run(local, setup.sizes.settle_s)
-            if repeat:  # the first is not counted
+            if repeat:
                 replays[SERVED].append(there)
                 replays[IN_PROCESS].append(here)
     rates = {
