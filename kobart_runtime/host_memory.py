@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 _MEMINFO = Path("/proc/meminfo")
 _OWN_GROUPS = Path("/proc/self/cgroup")
+_M_ARENA_MAX = -8  # glibc's malloc.h
 _MOUNT = Path("/sys/fs/cgroup")
 # Version of cgroups -> its mount, its files of limit and use, and how it calls idle file pages,
 # which count as used although they are given back on demand (Linux, admin-guide/cgroup-v2).
@@ -23,6 +24,17 @@ def host_free_bytes() -> int:
     A group without a limit, or one that cannot be read, does not count.
     """
     return max(0, min([_of_machine(), *_of_groups()]))
+
+
+def use_one_heap() -> None:
+    """Have all threads of this process allocate from one heap; call it before they start.
+
+    Else glibc gives each thread a heap of its own, and `give_back_freed` does not reach the free
+    end of those. C libraries other than glibc have no such call.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def give_back_freed() -> None:

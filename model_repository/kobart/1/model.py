@@ -30,6 +30,7 @@ from kobart_runtime.errors import (  # noqa: E402
     OverloadedError,
     RequestCancelledError,
 )
+from kobart_runtime.host_memory import use_one_heap  # noqa: E402
 from kobart_runtime.metrics import METRICS, Metrics  # noqa: E402
 from kobart_runtime.service import Answer, Call, SummarizationService  # noqa: E402
 from kobart_runtime.settings import SETTING_NAMES  # noqa: E402
@@ -59,6 +60,7 @@ class TritonPythonModel:
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
         try:
             _check_environment()
+            use_one_heap()
             self._service = SummarizationService.open(_FOLDER)
         except KobartError as error:
             raise pb_utils.TritonModelException(str(error)) from error
