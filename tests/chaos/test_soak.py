@@ -91,6 +91,8 @@ def in_rounds(
     ("count", "warm_up"), [(400, 200), pytest.param(20_000, 1_000, marks=pytest.mark.soak)]
 )
 @pytest.mark.timeout(1200)
+# min_new_tokens above max_new_tokens is among what is asked for, and PyTorch says so.
+@pytest.mark.filterwarnings("ignore:Unfeasible length constraints:UserWarning")
 def test_soak(disturbed: TritonServer, dialogues: list[str], count: int, warm_up: int) -> None:
     rng = random.Random(count)
     sample: list[tuple[Asked, tuple[int, ...]]] = []
