@@ -26,13 +26,19 @@ def standard_builds(checkpoint: str) -> list[Path]:
     Raises:
         BuildError: One cannot be built.
     """
-    return [_build(checkpoint, name, flags) for name, flags in VARIANTS.items()]
+    stem = Path(checkpoint).name
+    return [
+        build_if_missing(FOLDER / f"{stem}-{name}", "--checkpoint", checkpoint, *flags)
+        for name, flags in VARIANTS.items()
+    ]
 
 
-def _build(checkpoint: str, name: str, flags: tuple[str, ...]) -> Path:
-    output = FOLDER / f"{Path(checkpoint).name}-{name}"
-    if not (output / MANIFEST_NAME).is_file():
-        code = build_all(["--checkpoint", checkpoint, "--output", str(output), *flags])
-        if code != 0:
-            raise BuildError(f"{output} could not be built: see above")
+def build_if_missing(output: Path, *flags: str) -> Path:
+    """The folder of a build, made by `kobart-build` with these flags unless it is there.
+
+    Raises:
+        BuildError: It cannot be built; the command has said why.
+    """
+    if not (output / MANIFEST_NAME).is_file() and build_all([*flags, "--output", str(output)]):
+        raise BuildError(f"{output} could not be built: see above")
     return output

@@ -26,8 +26,7 @@ from benchmarks.generation_summary import summary
 from benchmarks.recording import EXIT_FAILED, EXIT_INTERRUPTED
 from builders.paths import CHECKOUT
 from client.perf.machine import Machine, Quietness
-from kobart_runtime.errors import BuildError, ConfigError, KobartError
-from kobart_runtime.model_config import MANIFEST_NAME
+from kobart_runtime.errors import ConfigError, KobartError
 
 # Each a module `generation_NAME` with `measure`, imported when its turn comes: the contestants'
 # processes import this module too, and are to hold what they need alone.
@@ -107,14 +106,10 @@ def _full_build(precision: str) -> Path:
 
 
 def _mini_build(precision: str) -> Path:
-    from builders.build_all import main as build_all
+    from benchmarks.compare_builds import build_if_missing
 
     folder = BUILDS / f"kobart-{precision}"
-    if not (folder / MANIFEST_NAME).exists() and build_all(
-        ["--precision", precision, "--runtime", "onnxruntime", "--output", str(folder)]
-    ):
-        raise BuildError(f"{folder} could not be built")
-    return folder
+    return build_if_missing(folder, "--precision", precision, "--runtime", "onnxruntime")
 
 
 def _parser() -> argparse.ArgumentParser:

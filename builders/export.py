@@ -218,7 +218,7 @@ def _reshape(states: Tensor, *sizes: int) -> Tensor:
     """[R, T, ...] -> [R, T, *sizes]."""
     if torch.onnx.is_in_onnx_export():
         return _OnnxReshape.apply(states, sizes)
-    return states.reshape(*states.shape[:2], *sizes)
+    return _OnnxReshape.forward(None, states, sizes)
 
 
 def _split_heads(states: Tensor, attention: BartAttention) -> Tensor:
