@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kobart_runtime.errors import BuildError, KobartError
 from server.supervisor import TritonServer
+from server.watchdog import Watchdog
 
 _CHECK_INTERVAL_S = 0.25
 _EXIT_FAILED = 1
@@ -72,8 +73,9 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
     try:
         server.launch()
         if server.wait_ready(options.start_timeout_s, cancelled=stop):
+            watchdog = server.watchdog()  # first: whoever reads "ready" may kill a model at once
             _announce(server, time.monotonic() - started)
-            _watch(server, stop)
+            _watch(server, watchdog, stop)
         _drain(server)
     finally:
         server.kill()
@@ -88,13 +90,12 @@ def _announce(server: TritonServer, seconds: float) -> None:
     )
 
 
-def _watch(server: TritonServer, stop: threading.Event) -> None:
+def _watch(server: TritonServer, watchdog: Watchdog, stop: threading.Event) -> None:
     """Until told to stop: notice a dead server or model.
 
     Raises:
         ServerError: The server died, or a model does not come back.
     """
-    watchdog = server.watchdog()
     while not stop.wait(_CHECK_INTERVAL_S):
         server.check_alive()
         watchdog.check()

@@ -11,6 +11,7 @@ from kobart_runtime.errors import ConfigError
 
 _ANY_INTERFACE = "0.0.0.0"
 _LOOPBACK = "127.0.0.1"
+_CONNECT_S = 2.0  # to a port of this machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,10 @@ class Endpoints:
         for option, port in self.ports.items():
             _require_bindable(self.host, port, option)
 
+    def are_open(self) -> bool:
+        """Whether every port accepts connections."""
+        return all(_accepts(self.reachable_host, port) for port in self.ports.values())
+
 
 def free_ports(count: int) -> list[int]:
     """Distinct ports of the loopback interface that nobody uses at this moment."""
@@ -88,6 +93,14 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind((_LOOPBACK, 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+def _accepts(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=_CONNECT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _require_bindable(host: str, port: int, option: str) -> None:

@@ -221,7 +221,8 @@ class TritonServer:
 
     def _is_ready(self) -> bool:
         self.check_alive()
-        if not self.api.is_live():
+        # Triton opens the port of its metrics after it has begun to answer over HTTP.
+        if not self.api.is_live() or not self.endpoints.are_open():
             return False
         states = self.api.states()
         for model in self.models:
