@@ -14,11 +14,17 @@ help:  ## list these targets
 demo: $(DEMO_BUILD)/manifest.json  ## a sample dialogue and its summary, from a real Triton server
 	@$(BIN)/python examples/demo.py $(DEMO_BUILD)
 
+# Two tests at a time, but one where a server is measured and its cores are not to be shared.
+define run_tests_but
+	$(BIN)/python -m pytest -m "not triton and not ($(1))" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "triton and not ($(1))"
+endef
+
 test: check  ## lint, types and all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow and not chaos and not soak"
+	$(call run_tests_but,slow or chaos or soak)
 
 test-all: check  ## every test but chaos and soak
-	$(BIN)/python -m pytest -m "not chaos and not soak"
+	$(call run_tests_but,chaos or soak)
 
 chaos: $(INSTALLED)  ## kills, cuts and cancellations by the hundred, on the real server
 	$(BIN)/python -m pytest -m chaos

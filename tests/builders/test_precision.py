@@ -71,6 +71,7 @@ def qdq_agreement(mini: Source, graphs: Path, scales: Scales, factor: float, to:
     return mini.teacher.agreement(to, mini.shape)
 
 
+@pytest.mark.slow
 def test_entropy_scales_are_as_good_as_minmax(
     mini: Source, graphs: Path, scales: Scales, tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ def narrow(narrow_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """The narrow build's front model, beside the other server."""
     with running(narrow_build, tmp_path_factory.mktemp("narrow") / "log") as server:
         yield server
+        server.kill()  # a stream that was cancelled at its very end would hold it up
 
 
 @pytest.fixture(scope="session")

@@ -38,8 +38,7 @@ ENGINES = [
 ]
 # In every test run; the others are slow.
 REPRESENTATIVE = {
-    ("fp16", "onnxruntime", "whole"),
-    ("int8", "onnxruntime", "structured"),
+    ("int8", "onnxruntime", "whole"),
     ("fp32", "torchscript", "structured"),
 }
 NUM_DOCUMENTS = 24  # that fp16 and int8 are fitted to

@@ -21,13 +21,15 @@ from server.supervisor import TritonServer
 pytestmark = pytest.mark.triton
 
 # Summaries of one length for all: what is compared is the measuring, not the luck of the draw.
+# And of many beams: the generators share two cores with the server, and its work must outweigh
+# theirs, or the one in Python slows what it measures (greedy, by 9 %).
 SETTINGS = GenerationSettings(
-    num_beams=1, max_new_tokens=32, min_new_tokens=32, no_repeat_ngram_size=0
+    num_beams=8, max_new_tokens=32, min_new_tokens=32, no_repeat_ngram_size=0
 )
 CONCURRENCY = 4
 NUM_REQUESTS = 80
 TOLERANCE = 0.10
-ATTEMPTS = 4
+ATTEMPTS = 6
 UNANSWERABLE = "127.0.0.1:9"
 
 
