@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from builders.build_all import main as build_all
+from benchmarks.kept_builds import kept_build
 from builders.checkpoint import RANDOM_CHECKPOINT
 from builders.measuring import peak_memory_mb
 from calibration.calibrator import calibrate
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--build", type=Path, default=Path("build/kobart-base-random-fp32"))
     asked = parser.parse_args(argv)
     if not (asked.build / MANIFEST_NAME).exists():
-        build_all(["--checkpoint", RANDOM_CHECKPOINT, "--output", str(asked.build)])
+        kept_build(asked.build, "--checkpoint", RANDOM_CHECKPOINT)
     config = ModelConfig.from_manifest(asked.build / MANIFEST_NAME)
     documents = random_documents(
         asked.documents, asked.source_len, asked.summary_len, config.shape.vocab_size

@@ -106,10 +106,10 @@ def _full_build(precision: str) -> Path:
 
 
 def _mini_build(precision: str) -> Path:
-    from benchmarks.compare_builds import build_if_missing
+    from benchmarks.kept_builds import kept_build
 
-    folder = BUILDS / f"kobart-{precision}"
-    return build_if_missing(folder, "--precision", precision, "--runtime", "onnxruntime")
+    folder = BUILDS / f"benchmarks/kobart-mini-{precision}"
+    return kept_build(folder, "--precision", precision, "--runtime", "onnxruntime")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.engine_speed import Speed, speeds
+from benchmarks.kept_builds import kept_build
 from benchmarks.results import read_json, write_json
-from builders.build_all import main as build_all
 from builders.checkpoint import RANDOM_CHECKPOINT
 from client.perf.machine import Machine
-from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, MANIFEST_NAME, ModelConfig
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 from training.corpus.dialogue import CorpusConfig, generate
@@ -84,22 +83,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def built(variant: Variant, builds: Path) -> Path:
-    """The folder of a build, made if it is missing.
+    """The folder of a build, made unless an earlier run has left it.
 
     Raises:
         BuildError: It cannot be built; the command has said why.
     """
     folder = builds / f"{RANDOM_CHECKPOINT}-{variant.name}"
-    if (folder / MANIFEST_NAME).exists():
-        return folder
     arguments = ["--checkpoint", RANDOM_CHECKPOINT, "--precision", variant.precision]
-    arguments += ["--runtime", "onnxruntime", "--output", str(folder)]
+    arguments += ["--runtime", "onnxruntime"]
     arguments += ["--prune", PRUNE] if variant.pruned else []
     if variant.precision != "fp32":
         arguments += ["--calibration-data", str(_documents(builds))]
-    if build_all(arguments):
-        raise BuildError(f"{folder} could not be built")
-    return folder
+    return kept_build(folder, *arguments)
 
 
 def _documents(builds: Path) -> Path:

@@ -131,11 +131,17 @@ def link_models(
         _write_config(folder, text)
 
 
+def runtime_sources() -> dict[Path, Path]:
+    """Path below a model's version folder -> the file of this checkout that is copied there."""
+    parent = RUNTIME_PACKAGE.parent
+    return {path.relative_to(parent): path for path in sorted(RUNTIME_PACKAGE.rglob("*.py"))}
+
+
 def _copy_runtime(folder: Path) -> None:
-    for path in sorted(RUNTIME_PACKAGE.rglob("*.py")):
-        target = folder / RUNTIME_PACKAGE.name / path.relative_to(RUNTIME_PACKAGE)
+    for name, source in runtime_sources().items():
+        target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+        shutil.copyfile(source, target)
 
 
 def _copy_model(source: Path, folder: Path) -> None:
