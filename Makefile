@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 DEMO_BUILD := build/kobart-fp32
+REPORTS := build/reports
+FULL_SIZE := build/compare/kobart-base-random-int8
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all chaos soak check format benchmark reports gpu clean
@@ -51,12 +53,14 @@ gpu: $(INSTALLED)  ## build and measure TensorRT plans on this GPU: docs/gpu.md
 	$(BIN)/python -m benchmarks.gpu
 
 reports: $(DEMO_BUILD)/manifest.json  ## every report of docs/benchmarks.md, and its tables
-	$(BIN)/kobart-bench compare --standard --output build/reports/compare
-	$(BIN)/kobart-bench serve $(DEMO_BUILD) --output build/reports/serve
-	$(BIN)/kobart-bench engine $(DEMO_BUILD) --output build/reports/engine
-	$(BIN)/kobart-bench profile $(DEMO_BUILD) --output build/reports/profile
-	$(BIN)/kobart-evaluate $(DEMO_BUILD) --data assets/kobart-mini/test.jsonl --output build/reports/evaluate
-	$(BIN)/python -m benchmarks.documented build/reports/*/report.json
+	$(BIN)/kobart-evaluate $(DEMO_BUILD) --data assets/kobart-mini/test.jsonl --output $(REPORTS)/evaluate
+	$(BIN)/kobart-bench compare --standard --output $(REPORTS)/compare
+	$(BIN)/kobart-bench compare --standard --checkpoint kobart-base-random --documents 8 --repeats 3 \
+		--max-new-tokens 32 --output $(REPORTS)/compare-full-size
+	$(BIN)/kobart-bench serve $(FULL_SIZE) --num-beams 1 --max-new-tokens 32 --target-ms 5000 --output $(REPORTS)/serve
+	$(BIN)/kobart-bench engine $(FULL_SIZE) --batch-sizes 1,8 --source-lengths 64,256,1024 --output $(REPORTS)/engine
+	$(BIN)/kobart-bench profile $(FULL_SIZE) --max-new-tokens 32 --output $(REPORTS)/profile
+	$(BIN)/python -m benchmarks.documented $(REPORTS)/*/report.json
 
 $(DEMO_BUILD)/manifest.json: $(INSTALLED) $(wildcard assets/kobart-mini/* builders/*.py kobart_runtime/*.py model_repository/*/config.pbtxt model_repository/*/1/model.py)
 	$(BIN)/kobart-build --output $(DEMO_BUILD) --force

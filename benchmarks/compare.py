@@ -26,6 +26,7 @@ from benchmarks.converted import ctranslate2_contestants
 from benchmarks.our_runtime import open_tokenizer
 from benchmarks.recording import REPORTS, Content, add_output, record
 from benchmarks.subjects import DEFAULT_DATA, BuildFacts
+from builders.checkpoint import RANDOM_CHECKPOINT
 from client.arguments import add_setting_flags, given_settings
 from client.documents_file import read_examples
 from client.report.document import Text
@@ -61,6 +62,7 @@ class CompareBenchmark:
             baseline=BASELINE,
             least_rouge_share=args.min_rouge_share,
             builds=tuple(build.name for build in self._builds),
+            is_trained=self._builds[0].is_trained,
         )
         self.title = Text("Builds side by side", "빌드 비교")
         names = ", ".join(build.name for build in self._builds)
@@ -101,7 +103,7 @@ class CompareBenchmark:
         ids = self._builds[0].config.ids
         yield TorchContestant(
             name=BASELINE,
-            size_mb=_weights_mb(Path(self._checkpoint)),
+            size_mb=_weights_mb(self._checkpoint, self._builds[0]),
             checkpoint=self._checkpoint,
             ids=ids,
         )
@@ -136,8 +138,12 @@ class CompareBenchmark:
         return sum(scores) / len(scores)
 
 
-def _weights_mb(checkpoint: Path) -> float:
-    files = [*checkpoint.glob("*.safetensors"), *checkpoint.glob("pytorch_model*.bin")]
+def _weights_mb(checkpoint: str, build: BuildFacts) -> float:
+    """Of the checkpoint's files; random weights have none, and would take four bytes each."""
+    if checkpoint == RANDOM_CHECKPOINT:
+        return 4 * build.num_parameters / 1e6
+    folder = Path(checkpoint)
+    files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
     if not files:
         raise InvalidArgumentError(
             f"the checkpoint {checkpoint} has no weights here: give its folder with --checkpoint"

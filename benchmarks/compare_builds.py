@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.kept_builds import kept_build
+from benchmarks.sizes import long_documents
+from builders.checkpoint import RANDOM_CHECKPOINT
 
 FOLDER = Path("build/compare")
 PRUNING = ("--prune", "structured=0.2")
@@ -21,11 +23,21 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 def standard_builds(checkpoint: str) -> list[Path]:
     """A build of every variant; what an earlier run made is kept.
 
+    Random weights have no documents of their own: those of `benchmarks.sizes` are joined dialogues.
+
     Raises:
         BuildError: One cannot be built.
     """
     stem = Path(checkpoint).name
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    fitted: tuple[str, ...] = ()
+    if checkpoint == RANDOM_CHECKPOINT:
+        fitted = ("--calibration-data", str(long_documents(FOLDER)))
     return [
-        kept_build(FOLDER / f"{stem}-{name}", "--checkpoint", checkpoint, *flags)
+        kept_build(
+            FOLDER / f"{stem}-{name}",
+            *("--checkpoint", checkpoint, *flags),
+            *(() if "fp32" in flags else fitted),
+        )
         for name, flags in VARIANTS.items()
     ]

@@ -25,6 +25,8 @@ _COLUMNS = (
     Column(key="size", title=Text("On disk", "디스크"), unit="MB", better="lower"),
 )
 
+_SCORES = ("rouge", "kept")
+
 
 @dataclass
 class SystemResult:
@@ -63,6 +65,7 @@ class CompareResults:
     baseline: str
     least_rouge_share: float
     builds: tuple[str, ...]
+    is_trained: bool = True  # False: random weights, whose summaries are not worth a score
     systems: dict[str, SystemResult] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
@@ -87,6 +90,8 @@ class CompareResults:
     @property
     def recommended(self) -> str | None:
         """The fastest build that keeps enough of the baseline's ROUGE-L; None: none does."""
+        if not self.is_trained:
+            return None
         good = {
             name: result
             for name, result in self.timed.items()
@@ -129,7 +134,12 @@ def _headlines(results: CompareResults) -> Iterator[Headline]:
 def _findings(results: CompareResults) -> Iterator[Text]:
     share = f"{100 * results.least_rouge_share:g}"
     name = results.recommended
-    if name is None:
+    if not results.is_trained:
+        yield Text(
+            "The weights are random: no ROUGE, and no recommendation.",
+            "가중치가 무작위이므로 ROUGE도 추천도 없습니다.",
+        )
+    elif name is None:
         yield Text(
             f"No build keeps {share} % of the ROUGE-L of {results.baseline}.",
             f"{results.baseline} ROUGE-L의 {share} %를 유지하는 빌드가 없습니다.",
@@ -173,6 +183,9 @@ def _is_clear(best: SystemResult, other: SystemResult) -> bool:
 
 def _table(results: CompareResults) -> Table:
     base = results.systems[results.baseline]
+    columns = tuple(
+        column for column in _COLUMNS if results.is_trained or column.key not in _SCORES
+    )
     rows: list[Row] = [
         {
             "system": name,
@@ -188,10 +201,12 @@ def _table(results: CompareResults) -> Table:
         }
         for name, result in results.timed.items()
     ]
+    if not results.is_trained:
+        rows = [{key: row[key] for key in row if key not in _SCORES} for row in rows]
     return Table(
         name="systems",
         title=Text("Systems", "시스템"),
-        columns=_COLUMNS,
+        columns=columns,
         rows=tuple(rows),
         note=Text(
             f"Speed: documents a second against {results.baseline}. ROUGE-L on characters. Memory: "
@@ -206,18 +221,8 @@ def _table(results: CompareResults) -> Table:
 def _plots(results: CompareResults) -> Iterator[Plot]:
     timed = results.timed
     names = list(timed)
-    points = [(timed[n].documents_per_s.median, timed[n].rouge_l) for n in names]
-    yield Plot(
-        name="rouge-speed",
-        title=Text("ROUGE-L against speed", "속도에 따른 ROUGE-L"),
-        kind="scatter",
-        x_label="documents/s",
-        y_label="ROUGE-L on characters",
-        series=tuple(
-            Series(label=name, x=(x,), y=(y,)) for name, (x, y) in zip(names, points, strict=True)
-        ),
-        front=pareto_front(points),
-    )
+    if results.is_trained:
+        yield _rouge_against_speed(timed)
     yield _bars(
         "speed",
         Text("Documents a second", "초당 문서 수"),
@@ -235,6 +240,21 @@ def _plots(results: CompareResults) -> Iterator[Plot]:
         Text("Size on disk", "디스크 크기"),
         "MB",
         {name: Spread.of([timed[name].size_mb]) for name in names},
+    )
+
+
+def _rouge_against_speed(timed: dict[str, SystemResult]) -> Plot:
+    points = [(result.documents_per_s.median, result.rouge_l) for result in timed.values()]
+    return Plot(
+        name="rouge-speed",
+        title=Text("ROUGE-L against speed", "속도에 따른 ROUGE-L"),
+        kind="scatter",
+        x_label="documents/s",
+        y_label="ROUGE-L on characters",
+        series=tuple(
+            Series(label=name, x=(x,), y=(y,)) for name, (x, y) in zip(timed, points, strict=True)
+        ),
+        front=pareto_front(points),
     )
 
 

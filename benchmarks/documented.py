@@ -2,7 +2,8 @@
 
     python -m benchmarks.documented build/reports/*/report.json
 
-A section of the page that belongs to a command is replaced as a whole; the others stay.
+The section of the page that has the name of a report's folder is replaced as a whole; the others
+stay.
 """
 
 from __future__ import annotations
@@ -39,13 +40,12 @@ def section(report: Report) -> str:
     return "\n\n".join([*lines, *tables])
 
 
-def replaced(page: str, report: Report) -> str:
-    """The page with the section of the report's command replaced.
+def replaced(page: str, name: str, report: Report) -> str:
+    """The page with the section of that name replaced.
 
     Raises:
         ConfigError: The page has no such section.
     """
-    name = report.command.split()[-1].removeprefix("kobart-")
     marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     text, count = marked.subn(lambda m: f"{m[1]}\n{section(report)}\n\n{m[2]}", page)
     if not count:
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for path in parser.parse_args(argv).reports:
             report = read_report(path)
-            write_whole(PAGE, replaced(PAGE.read_text(encoding="utf-8"), report))
+            page = PAGE.read_text(encoding="utf-8")
+            write_whole(PAGE, replaced(page, path.absolute().parent.name, report))
             for plot in report.plots:
                 if plot.name == PICTURED:
                     PICTURE.parent.mkdir(exist_ok=True)

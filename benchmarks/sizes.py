@@ -93,13 +93,13 @@ def built(variant: Variant, builds: Path) -> Path:
     arguments += ["--runtime", "onnxruntime"]
     arguments += ["--prune", PRUNE] if variant.pruned else []
     if variant.precision != "fp32":
-        arguments += ["--calibration-data", str(_documents(builds))]
+        arguments += ["--calibration-data", str(long_documents(builds))]
     return kept_build(folder, *arguments)
 
 
-def _documents(builds: Path) -> Path:
-    """Documents of about 512 tokens, as a file."""
-    path = builds / f"{RANDOM_CHECKPOINT}-documents.jsonl"
+def long_documents(folder: Path) -> Path:
+    """Documents of about 512 tokens for the random checkpoint, as a file in the folder."""
+    path = folder / f"{RANDOM_CHECKPOINT}-documents.jsonl"
     lines = [json.dumps(pair, ensure_ascii=False) for pair in islice(_joined(), NUM_DOCUMENTS)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

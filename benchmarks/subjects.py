@@ -25,6 +25,8 @@ class BuildFacts:
     config: ModelConfig
     prune: tuple[str, ...]  # as it was asked for
     checkpoint: str  # as it was asked for
+    num_parameters: int  # of the checkpoint, as it was built
+    is_trained: bool  # False: random weights, whose summaries mean nothing
     size_mb: float  # of the two engines
 
     @classmethod
@@ -38,6 +40,7 @@ class BuildFacts:
         manifest_path = folder.path / MANIFEST_NAME
         config = ModelConfig.from_manifest(manifest_path)
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        checkpoint = manifest.get("checkpoint", {})
         engines = [
             file
             for file in (folder.path / config.name / "1").iterdir()
@@ -47,7 +50,9 @@ class BuildFacts:
             path=folder.path,
             config=config,
             prune=tuple((manifest.get("pruning") or {}).get("requested", ())),
-            checkpoint=manifest.get("checkpoint", {}).get("source", ""),
+            checkpoint=checkpoint.get("source", ""),
+            num_parameters=checkpoint.get("parameters", 0),
+            is_trained=checkpoint.get("trained", True),
             size_mb=sum(file.stat().st_size for file in engines) / 1e6,
         )
 

@@ -131,5 +131,18 @@ def test_no_build_is_good_enough() -> None:
     assert compare_content(results(torch=(0.5, []))) is None
 
 
+def test_random_weights_are_timed_and_not_scored() -> None:
+    found = results(torch=(0.5, [1.0, 1.0]), a=(0.5, [0.5, 0.5]))
+    found.is_trained = False
+    assert found.recommended is None
+    content = compare_content(found)
+    assert content is not None
+    assert content.findings[0].en == "The weights are random: no ROUGE, and no recommendation."
+    (table,) = content.tables
+    assert all("rouge" not in row for row in table.rows)
+    assert table.rows[1]["speed"] == "2.00x (2.00-2.00)"
+    assert [plot.name for plot in content.plots] == ["speed", "memory", "size"]
+
+
 def test_pareto_front() -> None:
     assert pareto_front([(1, 0.9), (2, 0.8), (1.5, 0.7), (2, 0.8)]) == (0, 1, 3)

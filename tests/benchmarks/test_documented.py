@@ -14,13 +14,13 @@ from tests.client.report.example import REPORT, SCATTER
 PAGE = "# Title\n<!-- serve -->\nold\n<!-- end -->\n\n<!-- engine -->\nkept\n<!-- end -->\n"
 
 
-def test_only_the_section_of_the_command_is_replaced() -> None:
-    text = documented.replaced(PAGE, REPORT)
+def test_only_the_section_of_that_name_is_replaced() -> None:
+    text = documented.replaced(PAGE, "serve", REPORT)
     assert "old" not in text
     assert "kept" in text
     assert "One server carries 9.4 requests/s." in text
     assert "| 1 | 5.2 (5.0–5.5) | 85 (80–90) |" in text
-    assert documented.replaced(text, REPORT) == text
+    assert documented.replaced(text, "serve", REPORT) == text
 
 
 def test_a_partial_report_is_called_so() -> None:
@@ -30,15 +30,17 @@ def test_a_partial_report_is_called_so() -> None:
 
 def test_a_page_without_the_section_is_refused() -> None:
     with pytest.raises(ConfigError, match="no section <!-- profile -->"):
-        documented.replaced(PAGE, replace(REPORT, command="kobart-bench profile"))
+        documented.replaced(PAGE, "profile", REPORT)
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documented, "PAGE", tmp_path / "page.md")
     monkeypatch.setattr(documented, "PICTURE", tmp_path / "images" / "plot.svg")
     documented.PAGE.write_text(PAGE, encoding="utf-8")
-    (tmp_path / "report.json").write_text(REPORT.to_json(), encoding="utf-8")
-    assert documented.main([str(tmp_path / "report.json")]) == 0
+    path = tmp_path / "serve" / "report.json"
+    path.parent.mkdir()
+    path.write_text(REPORT.to_json(), encoding="utf-8")
+    assert documented.main([str(path)]) == 0
     assert "9.4 requests/s" in documented.PAGE.read_text(encoding="utf-8")
     svg = documented.PICTURE.read_text(encoding="utf-8")
     assert ElementTree.fromstring(svg).tag.endswith("svg")
@@ -48,5 +50,6 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_page_has_a_section_for_every_command() -> None:
     page = documented.PAGE.read_text(encoding="utf-8")
-    for name in ("engine", "serve", "compare", "profile", "evaluate"):
+    names = ("engine", "serve", "compare", "compare-full-size", "profile", "evaluate")
+    for name in names:
         assert f"<!-- {name} -->\n" in page
