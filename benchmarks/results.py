@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from client.report.writing import write_whole
+
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an object, indented; its folder is made if it is missing."""
+    """Write an object, indented; its folder is made if it is missing.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
-    text = json.dumps(content, ensure_ascii=False, indent=2)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

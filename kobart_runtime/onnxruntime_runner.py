@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +81,8 @@ class OnnxRuntimeRunner:
         call.bind_output(
             self._cross_outputs[0], "cpu", 0, self._kv_dtype, result.shape, result.ctypes.data
         )
-        try:
+        with _engine_errors("ONNX Runtime failed"):
             self._encoder.run_with_iobinding(call, shrinking)
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise EngineError(f"ONNX Runtime failed: {error}") from error
         give_back_freed()
 
     def decode_step(
@@ -158,10 +158,8 @@ def open_session(
     # Each session has threads of its own. While they spin for more work they hold the cores, and
     # the encoder and the decoder take turns.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    try:
+    with _engine_errors(f"{path} cannot be loaded"):
         return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise EngineError(f"{path} cannot be loaded: {error}") from error
 
 
 def run_session(
@@ -172,7 +170,14 @@ def run_session(
     Raises:
         EngineError: The engine refused the inputs or failed.
     """
-    try:
+    with _engine_errors("ONNX Runtime failed"):
         return session.run(outputs, feeds)
-    except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise EngineError(f"ONNX Runtime failed: {error}") from error
+
+
+@contextmanager
+def _engine_errors(failure: str) -> Iterator[None]:
+    """Whatever is raised as one `EngineError`; ONNX Runtime's exceptions share no base class."""
+    try:
+        yield
+    except Exception as error:
+        raise EngineError(f"{failure}: {error}") from error
