@@ -10,7 +10,7 @@ from pathlib import Path
 
 from builders.paths import CHECKOUT, DEFAULT_CHECKPOINT
 from client.documents_file import read_examples
-from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
+from kobart_runtime.model_config import ENGINE_FILES, MANIFEST_NAME, ModelConfig
 from server.build_folder import BuildFolder
 from server.supervisor import TritonServer, free_ports
 
@@ -41,11 +41,9 @@ class BuildFacts:
         config = ModelConfig.from_manifest(manifest_path)
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
         checkpoint = manifest.get("checkpoint", {})
-        engines = [
-            file
-            for file in (folder.path / config.name / "1").iterdir()
-            if file.suffix in (".onnx", ".plan", ".pt")
-        ]
+        front = folder.path / config.name / "1"
+        # An int8 build has portable graphs too, which it does not open.
+        engines = [front / name for name in ENGINE_FILES[config.runtime]]
         return cls(
             path=folder.path,
             config=config,
