@@ -56,10 +56,11 @@ reports: $(DEMO_BUILD)/manifest.json  ## every report of docs/benchmarks.md, and
 	$(BIN)/kobart-evaluate $(DEMO_BUILD) --data assets/kobart-mini/test.jsonl --output $(REPORTS)/evaluate
 	$(BIN)/kobart-bench compare --standard --output $(REPORTS)/compare
 	$(BIN)/kobart-bench compare --standard --checkpoint kobart-base-random --documents 8 --repeats 3 \
-		--max-new-tokens 32 --output $(REPORTS)/compare-full-size
-	$(BIN)/kobart-bench serve $(FULL_SIZE) --num-beams 1 --max-new-tokens 32 --target-ms 5000 --output $(REPORTS)/serve
+		--min-new-tokens 32 --max-new-tokens 32 --output $(REPORTS)/compare-full-size
+	$(BIN)/kobart-bench serve $(FULL_SIZE) --num-beams 1 --min-new-tokens 20 --max-new-tokens 20 \
+		--target-ms 2000 --output $(REPORTS)/serve
 	$(BIN)/kobart-bench engine $(FULL_SIZE) --batch-sizes 1,8 --source-lengths 64,256,1024 --output $(REPORTS)/engine
-	$(BIN)/kobart-bench profile $(FULL_SIZE) --max-new-tokens 32 --output $(REPORTS)/profile
+	$(BIN)/kobart-bench profile $(FULL_SIZE) --min-new-tokens 32 --max-new-tokens 32 --output $(REPORTS)/profile
 	$(BIN)/python -m benchmarks.documented $(REPORTS)/*/report.json
 
 $(DEMO_BUILD)/manifest.json: $(INSTALLED) $(wildcard assets/kobart-mini/* builders/*.py kobart_runtime/*.py model_repository/*/config.pbtxt model_repository/*/1/model.py)
