@@ -11,7 +11,7 @@ from typing import Any
 from client.report.document import Plot, Series
 from kobart_runtime.errors import ConfigError
 
-NUM_COLOURS = 8
+NUM_COLOURS = 10
 _FILE_FONT = "font-family: system-ui, sans-serif;"
 _SIZE_INCHES = (4.5, 3.0)
 _MAX_TICK_LETTERS = 42  # what fits below upright bars
