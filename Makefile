@@ -16,9 +16,10 @@ help:  ## list these targets
 demo: $(DEMO_BUILD)/manifest.json  ## a sample dialogue and its summary, from a real Triton server
 	@$(BIN)/python examples/demo.py $(DEMO_BUILD)
 
-# Two tests at a time, but one where a server is measured and its cores are not to be shared.
+# Two tests at a time, but one where a server is measured and its cores are not to be shared. Two
+# PyTorch processes with a thread on each core wait for each other: ten times as slow as with one.
 define run_tests_but
-	$(BIN)/python -m pytest -m "not triton and not ($(1))" --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not triton and not ($(1))" --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest -m "triton and not ($(1))"
 endef
 
