@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--summary-len", type=int, default=64, help="decode steps of each document")
     parser.add_argument("--build", type=Path, default=Path("build/kobart-base-random-fp32"))
     asked = parser.parse_args(argv)
-    if not (asked.build / MANIFEST_NAME).exists():
+    if not (asked.build / MANIFEST_NAME).exists():  # one that is there may be the user's: it stays
         kept_build(asked.build, "--checkpoint", RANDOM_CHECKPOINT)
     config = ModelConfig.from_manifest(asked.build / MANIFEST_NAME)
     documents = random_documents(

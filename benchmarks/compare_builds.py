@@ -29,7 +29,6 @@ def standard_builds(checkpoint: str) -> list[Path]:
         BuildError: One cannot be built.
     """
     stem = Path(checkpoint).name
-    FOLDER.mkdir(parents=True, exist_ok=True)
     fitted: tuple[str, ...] = ()
     if checkpoint == RANDOM_CHECKPOINT:
         fitted = ("--calibration-data", str(long_documents(FOLDER)))

@@ -186,7 +186,7 @@ def _table(results: CompareResults) -> Table:
     columns = tuple(
         column for column in _COLUMNS if results.is_trained or column.key not in _SCORES
     )
-    rows: list[Row] = [
+    values: list[Row] = [
         {
             "system": name,
             "ms": result.batch_ms,
@@ -201,13 +201,11 @@ def _table(results: CompareResults) -> Table:
         }
         for name, result in results.timed.items()
     ]
-    if not results.is_trained:
-        rows = [{key: row[key] for key in row if key not in _SCORES} for row in rows]
     return Table(
         name="systems",
         title=Text("Systems", "시스템"),
         columns=columns,
-        rows=tuple(rows),
+        rows=tuple({column.key: row[column.key] for column in columns} for row in values),
         note=Text(
             f"Speed: documents a second against {results.baseline}. ROUGE-L on characters. Memory: "
             "the most that the system's process has had, its libraries included. On disk: weights "

@@ -6,7 +6,8 @@ import logging
 from pathlib import Path
 
 from builders.build_all import main as build_all
-from builders.repository import runtime_sources
+from builders.paths import RUNTIME_PACKAGE
+from builders.repository import Layout, runtime_sources
 from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
 
@@ -38,9 +39,10 @@ def kept_build(output: Path, *flags: str) -> Path:
 
 def has_this_runtime(build: Path) -> bool:
     """Whether a build's copy of `kobart_runtime` is this checkout's, byte for byte."""
-    front = build / ModelConfig.from_manifest(build / MANIFEST_NAME).name / "1"
-    copies = {path.relative_to(front) for path in (front / "kobart_runtime").rglob("*.py")}
+    name = ModelConfig.from_manifest(build / MANIFEST_NAME).name
+    front = Layout(root=build, name=name).front
+    copies = {path.relative_to(front) for path in (front / RUNTIME_PACKAGE.name).rglob("*.py")}
     sources = runtime_sources()
     return copies == set(sources) and all(
-        (front / name).read_bytes() == source.read_bytes() for name, source in sources.items()
+        (front / copy).read_bytes() == source.read_bytes() for copy, source in sources.items()
     )

@@ -99,6 +99,7 @@ def built(variant: Variant, builds: Path) -> Path:
 
 def long_documents(folder: Path) -> Path:
     """Documents of about 512 tokens for the random checkpoint, as a file in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{RANDOM_CHECKPOINT}-documents.jsonl"
     lines = [json.dumps(pair, ensure_ascii=False) for pair in islice(_joined(), NUM_DOCUMENTS)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -27,7 +27,6 @@ class BuildFacts:
     checkpoint: str  # as it was asked for
     num_parameters: int  # of the checkpoint, as it was built
     is_trained: bool  # False: random weights, whose summaries mean nothing
-    size_mb: float  # of the two engines
 
     @classmethod
     def read(cls, path: Path) -> BuildFacts:
@@ -41,9 +40,6 @@ class BuildFacts:
         config = ModelConfig.from_manifest(manifest_path)
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
         checkpoint = manifest.get("checkpoint", {})
-        front = folder.path / config.name / "1"
-        # An int8 build has portable graphs too, which it does not open.
-        engines = [front / name for name in ENGINE_FILES[config.runtime]]
         return cls(
             path=folder.path,
             config=config,
@@ -51,7 +47,6 @@ class BuildFacts:
             checkpoint=checkpoint.get("source", ""),
             num_parameters=checkpoint.get("parameters", 0),
             is_trained=checkpoint.get("trained", True),
-            size_mb=sum(file.stat().st_size for file in engines) / 1e6,
         )
 
     @property
@@ -63,6 +58,12 @@ class BuildFacts:
     def engines(self) -> Path:
         """Where the front model keeps its engines."""
         return self.path / self.config.name / "1"
+
+    @property
+    def size_mb(self) -> float:
+        """Of the two engines; an int8 build has portable graphs too, which it does not open."""
+        files = [self.engines / name for name in ENGINE_FILES[self.config.runtime]]
+        return sum(file.stat().st_size for file in files) / 1e6
 
     @property
     def subject(self) -> dict[str, str]:
