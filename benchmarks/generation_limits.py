@@ -45,7 +45,9 @@ class EnginesContestant(BuildContestant):
         """See `Contestant`."""
         config = ModelConfig.from_manifest(self.path / MANIFEST_NAME)
         folder = self.path / config.name / "1"
-        return OpenBuild(config, folder, open_runner(folder, config.runtime, config.shape))
+        return OpenBuild(
+            config, folder, open_runner(folder, config.runtime, config.shape, config.encoder_engine)
+        )
 
 
 def measure(setup: Setup) -> Section:

@@ -90,7 +90,9 @@ def build_pass(build: Path, ids: np.ndarray) -> Pass:
         EngineError: An engine cannot be opened.
     """
     config = ModelConfig.from_manifest(build / MANIFEST_NAME)
-    runner = open_runner(build / config.name / "1", config.runtime, config.shape)
+    runner = open_runner(
+        build / config.name / "1", config.runtime, config.shape, config.encoder_engine
+    )
     return engine_pass(runner, ids)
 
 

@@ -25,7 +25,7 @@ from benchmarks.results import read_json, write_json
 from builders.checkpoint import RANDOM_CHECKPOINT
 from client.perf.machine import Machine
 from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, MANIFEST_NAME, ModelConfig
-from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
+from kobart_runtime.runners import open_runner
 from training.corpus.dialogue import CorpusConfig, generate
 
 PRUNE = "structured=0.2"
@@ -62,8 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     configs = {variant: _config(folder) for variant, folder in folders.items()}
     timed = speeds(
         {
-            variant.name: OnnxRuntimeRunner(
-                folders[variant] / configs[variant].name / "1", config.shape
+            variant.name: open_runner(
+                folders[variant] / config.name / "1",
+                config.runtime,
+                config.shape,
+                config.encoder_engine,
             )
             for variant, config in configs.items()
         },

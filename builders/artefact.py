@@ -28,7 +28,7 @@ class Artefact:
     precision: str  # of the greater part of its weights; int8 means int8 activations too
     precision_share: float  # that part of all weights, 0..1
     opset: int | None  # of the default ONNX domain; None: it is no ONNX file
-    quantization: str | None = None  # "qdq", "dynamic" or "dynamic-unsigned": see precision.py
+    quantization: str | None = None  # "qdq", "dynamic", "dynamic-unsigned" (precision.py) or two
 
 
 def read_back(path: Path) -> Artefact:

@@ -57,6 +57,13 @@ class BuildConfig:
         "torchscript is plain PyTorch on the CPU, fp32 alone",
         choices=("auto", "tensorrt", "onnxruntime", "torchscript"),
     )
+    encoder_engine: str = _option(
+        "auto",
+        str,
+        "int8 with runtime onnxruntime: what runs the encoder; auto times OpenVINO too where it is "
+        "installed, and takes the fastest that passes the accuracy gate",
+        choices=("auto", "onnxruntime", "openvino"),
+    )
     output: str | None = _option(
         None,
         str,
@@ -168,6 +175,14 @@ class BuildConfig:
                 f"runtime torchscript is for precision fp32, got {self.precision}: on CPUs "
                 "PyTorch's float16 is no faster than its float32, and int8 graphs are ONNX; "
                 f"ask for --runtime onnxruntime or tensorrt with --precision {self.precision}"
+            )
+        if self.encoder_engine == "openvino" and (self.precision, self.runtime) != (
+            "int8",
+            "onnxruntime",
+        ):
+            raise ConfigError(
+                "encoder_engine openvino is for precision int8 and runtime onnxruntime, "
+                f"got {self.precision} and {self.runtime}"
             )
         if self.calibrated_by_tensorrt and (self.precision, self.runtime) != ("int8", "tensorrt"):
             raise ConfigError(

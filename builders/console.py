@@ -12,6 +12,7 @@ from builders.repository import Layout
 
 NUM_STEPS = {"fp32": 5, "fp16": 6, "int8": 7}
 NUM_RUNTIME_STEPS = {"tensorrt": 2, "onnxruntime": 1, "torchscript": 0}  # beside them
+NUM_ENCODER_STEPS = {("int8", "onnxruntime"): 1}  # its engine is chosen
 
 
 class Steps:
@@ -19,6 +20,7 @@ class Steps:
 
     def __init__(self, precision: str, runtime: str) -> None:
         self._total = NUM_STEPS[precision] + NUM_RUNTIME_STEPS[runtime]
+        self._total += NUM_ENCODER_STEPS.get((precision, runtime), 0)
         self._done = 0
 
     @contextmanager
@@ -56,11 +58,18 @@ def print_summary(facts: BuildFacts, output: Path) -> None:
         f"forced bos {ids.forced_bos}, forced eos {ids.forced_eos}\n"
         f"precision: {facts.precision} built, {asked.precision} requested\n"
         f"runtime:   {facts.runtime} built, {asked.runtime} requested\n"
+        f"{_encoder_line(facts)}"
         f"compared:  {verification.summary}\n"
         f"size:      {_sizes(Layout(root=output, name=asked.model_name, runtime=facts.runtime))}\n"
         f"build:     {output}\n"
         f"next:      kobart-serve {_shown(output)}"
     )
+
+
+def _encoder_line(facts: BuildFacts) -> str:
+    """What runs the encoder, where it was chosen."""
+    choice = facts.encoder
+    return f"encoder:   {choice.engine} ({choice.reason})\n" if choice else ""
 
 
 def _sizes(layout: Layout) -> str:

@@ -65,6 +65,7 @@ def generate(
     config = ModelConfig(
         name="in memory",
         runtime="",
+        encoder_engine="",
         precision="",
         ids=token_ids(model),
         shape=shape,

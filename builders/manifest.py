@@ -20,6 +20,7 @@ from typing import Any
 from builders.artefact import Artefact
 from builders.checkpoint import Checkpoint
 from builders.config import BuildConfig
+from builders.encoder_choice import EncoderChoice
 from builders.paths import CHECKOUT
 from builders.plans import Plans
 from builders.precision import Conversion
@@ -47,8 +48,14 @@ class BuildFacts:
     artefact: Artefact  # as read back
     verification: Verification
     conversion: Conversion | None = None  # None: float32, as exported
+    encoder: EncoderChoice | None = None  # None: the runtime runs it
     pruning: Pruning | None = None  # None: built as the checkpoint is
     plans: Plans | None = None  # None: no TensorRT
+
+    @property
+    def encoder_engine(self) -> str:
+        """What runs the encoder."""
+        return self.encoder.engine if self.encoder else self.runtime
 
     @property
     def int8_by(self) -> str | None:
@@ -81,6 +88,7 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
             "quantization": facts.int8_by or facts.artefact.quantization,
             "runtime": facts.runtime,
             "reason": facts.reason,
+            "encoder_engine": facts.encoder_engine,
             "opset": facts.artefact.opset,
             "gpu": asdict(facts.plans.gpu) if facts.plans and facts.plans.gpu else None,
             "tensorrt": facts.plans.describe() if facts.plans else None,
@@ -94,10 +102,11 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         "artefact_bytes": {path.name: path.stat().st_size for path in artefacts},
         "verification": asdict(facts.verification),
         "conversion": asdict(facts.conversion) if facts.conversion else None,
+        "encoder": asdict(facts.encoder) if facts.encoder else None,
         "checkpoint": _describe_checkpoint(facts),
         "model": dimensions(facts.checkpoint.model),
         "pruning": asdict(facts.pruning) if facts.pruning else None,
-        "versions": {"kobart-triton": _own_version(), **_versions()},
+        "versions": {"kobart-triton": _own_version(), **_versions(facts.encoder_engine)},
         "machine": {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))},
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -115,8 +124,9 @@ def _describe_checkpoint(facts: BuildFacts) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+def _versions(encoder_engine: str) -> dict[str, str]:
+    packages = [*PACKAGES, "openvino"] if encoder_engine == "openvino" else PACKAGES
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _own_version() -> str:

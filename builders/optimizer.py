@@ -146,7 +146,7 @@ class TensorRTOptimizer:
         else:
             self._trace(model, shape, folder)
         runtime = "tensorrt" if self.tensorrt_available else "torchscript"
-        runner = open_runner(folder, runtime, shape)
+        runner = open_runner(folder, runtime, shape, runtime)
         return OptimizedModel(runtime, folder, model, runner, shape, limits, facts)
 
     def benchmark(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
@@ -14,6 +14,7 @@ from builders.checkpoint import Checkpoint, load_checkpoint
 from builders.config import BuildConfig
 from builders.console import Steps, print_lines, print_summary
 from builders.cpu_graph import keep_beams_apart
+from builders.encoder_choice import EncoderChoice, choose_encoder, find_openvino
 from builders.export import export_decoder, export_encoder
 from builders.fit import fit_limits, model_shape
 from builders.generation_defaults import fit_defaults
@@ -77,6 +78,7 @@ def build(config: BuildConfig) -> Path:
     choice = choose_runtime(config.runtime, config.precision)
     if config.calibrated_by_tensorrt:
         check_tensorrt_calibrates()
+    find_openvino(config.encoder_engine)
     print_lines("runtime", [f"{choice.runtime} ({choice.reason})"])
     pruned = "".join(f", prune {text}" for text in config.prune or ())
     step = Steps(config.precision, choice.runtime)
@@ -164,9 +166,13 @@ def _fill(
     if choice.runtime == "onnxruntime":
         with step(f"lay out {DECODER_FILE} for CPUs"):
             keep_beams_apart(layout.front / DECODER_FILE, source.shape.num_decoder_layers)
+    encoder = None
+    if choice.runtime == "onnxruntime" and config.precision == "int8":
+        encoder = _choose_encoder(layout.front, config, source, step)
     artefact = _read_back(layout.front, runtime, config.graph_precision)
     with step("compare with PyTorch"):
-        runner = open_runner(layout.front, runtime, source.shape)
+        engine = encoder.engine if encoder else runtime
+        runner = open_runner(layout.front, runtime, source.shape, engine)
         verification = _verify(runner, config, source, conversion)
     _check_gate(verification)
     plans = None
@@ -184,6 +190,7 @@ def _fill(
         artefact=artefact,
         verification=verification,
         conversion=conversion,
+        encoder=encoder,
         pruning=source.pruning,
         plans=plans,
     )
@@ -237,14 +244,31 @@ def _convert(graphs: Path, target: Path, precision: str, source: Source, step: S
         return maker.make(scales, target)
 
 
+def _choose_encoder(
+    folder: Path, config: BuildConfig, source: Source, step: Steps
+) -> EncoderChoice:
+    """Decide what runs the encoder."""
+    assert source.documents
+    assert source.teacher
+    with step("time the encoder's engines"):
+        return choose_encoder(
+            config.encoder_engine, folder, source.shape, source.documents, source.teacher
+        )
+
+
 def _read_back(folder: Path, runtime: str, precision: str) -> Artefact:
-    """What the engines are; both must be what was asked for."""
+    """What the engines are; both must be what was asked for.
+
+    The share is the lower of the two; two ways of quantization are told as "qdq, dynamic".
+    """
     read = torchscript.read_back if runtime == "torchscript" else read_back
     artefacts = [read(folder / name) for name in ENGINE_FILES[runtime]]
     for artefact in artefacts:
         if artefact.precision != precision:
             raise BuildError(f"precision {precision} was asked for, built was {artefact.precision}")
-    return min(artefacts, key=lambda artefact: artefact.precision_share)
+    ways = dict.fromkeys(artefact.quantization for artefact in artefacts if artefact.quantization)
+    lower = min(artefacts, key=lambda artefact: artefact.precision_share)
+    return replace(lower, quantization=", ".join(ways) or None)
 
 
 def _verify(

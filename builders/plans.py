@@ -159,7 +159,7 @@ def check_precision(facts: dict[str, PlanFacts], asked: str) -> None:
 
 
 def _compare(layout: Layout, config: BuildConfig, source: Source) -> Verification:
-    runner = open_runner(layout.front, layout.runtime, source.shape)
+    runner = open_runner(layout.front, layout.runtime, source.shape, layout.runtime)
     enforced = source.checkpoint.trained and not config.force
     verification = compare(source.checkpoint, runner, source.tokenizer, enforced=enforced)
     if not source.teacher:

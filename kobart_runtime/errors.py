@@ -16,6 +16,9 @@ KobartError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class KobartError(Exception):
     """Base of all errors; `code` is the gRPC status name that a caller sees."""
@@ -78,3 +81,12 @@ class DeadlineExceededError(RequestError):
     """The request did not finish in its time."""
 
     code = "DEADLINE_EXCEEDED"
+
+
+@contextmanager
+def engine_errors(failure: str) -> Iterator[None]:
+    """Whatever is raised as one `EngineError`; engine libraries' exceptions share no base class."""
+    try:
+        yield
+    except Exception as error:
+        raise EngineError(f"{failure}: {error}") from error

@@ -72,6 +72,7 @@ class ModelConfig:
 
     name: str
     runtime: str  # "onnxruntime", "tensorrt" or "torchscript", as really built
+    encoder_engine: str  # what runs the encoder: "openvino", or the runtime itself
     precision: str  # "fp32", "fp16" or "int8", as really built
     ids: TokenIds
     shape: ModelShape
@@ -105,11 +106,13 @@ class ModelConfig:
     def _from_dict(cls, manifest: dict[str, Any]) -> ModelConfig:
         if manifest["format"] != MANIFEST_FORMAT:
             raise ValueError(f"format {manifest['format']}, this runtime reads {MANIFEST_FORMAT}")
-        ids = dict(manifest["ids"])
+        ids, built = dict(manifest["ids"]), manifest["built"]
         return cls(
             name=manifest["name"],
-            runtime=manifest["built"]["runtime"],
-            precision=manifest["built"]["precision"],
+            runtime=built["runtime"],
+            # Builds from before there was a choice do not name it.
+            encoder_engine=built.get("encoder_engine", built["runtime"]),
+            precision=built["precision"],
             ids=TokenIds(**{**ids, "eos": tuple(ids["eos"])}),
             shape=ModelShape(**manifest["shape"]),
             tokenizer=TokenizerConfig(**manifest["tokenizer"]),

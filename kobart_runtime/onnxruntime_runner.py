@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import onnxruntime
 
 from kobart_runtime import bindings
-from kobart_runtime.errors import EngineError
+from kobart_runtime.errors import EngineError, engine_errors
 from kobart_runtime.host_kv_cache import HostKvCache
 from kobart_runtime.host_memory import give_back_freed, host_free_bytes
 from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
@@ -19,16 +18,34 @@ from kobart_runtime.model_runner import StepInputs, StepOutput
 KV_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
+class Encoder(Protocol):
+    """What encodes for the runner; its own library may be another one."""
+
+    def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
+        """Cross-attention K/V of each decoder layer, valid until the next call."""
+
+    def give_back_freed(self) -> None:
+        """Return to the machine what was needed for the largest call."""
+
+
 class OnnxRuntimeRunner:
     """See `model_runner.ModelRunner`."""
 
-    def __init__(self, folder: Path, shape: ModelShape, num_threads: int = 0) -> None:
-        """Open the two engines.
+    def __init__(
+        self,
+        folder: Path,
+        shape: ModelShape,
+        num_threads: int = 0,
+        *,
+        encoder: Encoder | None = None,
+    ) -> None:
+        """Open the engines.
 
         Args:
             folder: Holds `encoder.onnx` and `decoder.onnx`.
             shape: Their dimensions, from the manifest.
             num_threads: Threads of each engine; 0 takes one per physical core.
+            encoder: Encodes; None opens `encoder.onnx` with ONNX Runtime.
 
         Raises:
             EngineError: A file is no ONNX graph, or differs from the manifest.
@@ -36,21 +53,19 @@ class OnnxRuntimeRunner:
         self._shape = shape
         self.num_candidates = shape.num_candidates
         self.vocab_size = shape.vocab_size
-        self._encoder = open_session(folder / ENCODER_FILE, num_threads)
+        self._encoder = encoder or OnnxRuntimeEncoder(folder / ENCODER_FILE, shape, num_threads)
         self._decoder = open_session(folder / DECODER_FILE, num_threads, arena=False)
         layers = range(shape.num_decoder_layers)
         self._past_self = [name for layer in layers for name in bindings.past_self(layer)]
         self._past_cross = [name for layer in layers for name in bindings.past_cross(layer)]
         present = [name for layer in layers for name in bindings.present_self(layer)]
-        self._cross_outputs = [name for layer in layers for name in bindings.present_cross(layer)]
         self._step_outputs = [bindings.CANDIDATE_LOGPROBS, bindings.CANDIDATE_IDS, *present]
         self._check_outputs()
         self._kv_dtype = self._read_kv_dtype()
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
         """Cross-attention K/V of each decoder layer, each float[R, H, S, D] as built."""
-        feeds = {bindings.INPUT_IDS: input_ids, bindings.ATTENTION_MASK: attention_mask}
-        return run_session(self._encoder, self._cross_outputs, feeds)
+        return self._encoder.encode(input_ids, attention_mask)
 
     def new_cache(self, num_slots: int, num_entries: int, source_len: int) -> HostKvCache:
         """Room for K/V, zeroed."""
@@ -63,26 +78,10 @@ class OnnxRuntimeRunner:
     def give_back_freed(self) -> None:
         """See `model_runner.ModelRunner`.
 
-        The encoder's arena keeps what its largest call has needed until a call asks it to shrink.
-
         Raises:
-            EngineError: That call failed.
+            EngineError: The encoder could not.
         """
-        shrinking = onnxruntime.RunOptions()
-        shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        token = np.ones((1, 1), np.int32)
-        # A result in the arena would hold on to the part of it that it lies in.
-        result: np.ndarray = np.empty(
-            (1, self._shape.num_heads, 1, self._shape.head_dim), self._kv_dtype
-        )
-        call = self._encoder.io_binding()
-        call.bind_cpu_input(bindings.INPUT_IDS, token)
-        call.bind_cpu_input(bindings.ATTENTION_MASK, token)
-        call.bind_output(
-            self._cross_outputs[0], "cpu", 0, self._kv_dtype, result.shape, result.ctypes.data
-        )
-        with _engine_errors("ONNX Runtime failed"):
-            self._encoder.run_with_iobinding(call, shrinking)
+        self._encoder.give_back_freed()
         give_back_freed()
 
     def decode_step(
@@ -137,6 +136,45 @@ class OnnxRuntimeRunner:
                 )
 
 
+class OnnxRuntimeEncoder:
+    """An encoder graph over ONNX Runtime; see `Encoder`."""
+
+    def __init__(self, path: Path, shape: ModelShape, num_threads: int = 0) -> None:
+        """Open the graph.
+
+        Raises:
+            EngineError: The file is no ONNX graph.
+        """
+        self._session = open_session(path, num_threads)
+        layers = range(shape.num_decoder_layers)
+        self._outputs = [name for layer in layers for name in bindings.present_cross(layer)]
+
+    def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
+        """Cross-attention K/V of each decoder layer, each float[R, H, S, D] as built."""
+        feeds = {bindings.INPUT_IDS: input_ids, bindings.ATTENTION_MASK: attention_mask}
+        return run_session(self._session, self._outputs, feeds)
+
+    def give_back_freed(self) -> None:
+        """Shrink the arena, which keeps what its largest call has needed until a call says so.
+
+        Raises:
+            EngineError: That call failed.
+        """
+        shrinking = onnxruntime.RunOptions()
+        shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        token = np.ones((1, 1), np.int32)
+        # A result in the arena would hold on to the part of it that it lies in.
+        output = next(each for each in self._session.get_outputs() if each.name == self._outputs[0])
+        _, heads, _, head_dim = output.shape
+        result = np.empty((1, heads, 1, head_dim), KV_DTYPES[output.type])
+        call = self._session.io_binding()
+        call.bind_cpu_input(bindings.INPUT_IDS, token)
+        call.bind_cpu_input(bindings.ATTENTION_MASK, token)
+        call.bind_output(output.name, "cpu", 0, result.dtype, result.shape, result.ctypes.data)
+        with engine_errors("ONNX Runtime failed"):
+            self._session.run_with_iobinding(call, shrinking)
+
+
 def open_session(
     path: Path, num_threads: int = 0, *, arena: bool = True
 ) -> onnxruntime.InferenceSession:
@@ -158,7 +196,7 @@ def open_session(
     # Each session has threads of its own. While they spin for more work they hold the cores, and
     # the encoder and the decoder take turns.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    with _engine_errors(f"{path} cannot be loaded"):
+    with engine_errors(f"{path} cannot be loaded"):
         return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
 
 
@@ -170,14 +208,5 @@ def run_session(
     Raises:
         EngineError: The engine refused the inputs or failed.
     """
-    with _engine_errors("ONNX Runtime failed"):
+    with engine_errors("ONNX Runtime failed"):
         return session.run(outputs, feeds)
-
-
-@contextmanager
-def _engine_errors(failure: str) -> Iterator[None]:
-    """Whatever is raised as one `EngineError`; ONNX Runtime's exceptions share no base class."""
-    try:
-        yield
-    except Exception as error:
-        raise EngineError(f"{failure}: {error}") from error

@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 
 from kobart_runtime.errors import BuildError, EngineError
-from kobart_runtime.model_config import ENGINE_FILES, ModelConfig, ModelShape, verify_artefacts
+from kobart_runtime.model_config import (
+    ENCODER_FILE,
+    ENGINE_FILES,
+    ModelConfig,
+    ModelShape,
+    verify_artefacts,
+)
 from kobart_runtime.model_runner import ModelRunner
 
 # Names of outputs and arrays by input name -> those outputs, in that order.
@@ -34,8 +40,14 @@ def engine_files(runtime: str) -> tuple[str, str]:
     return ENGINE_FILES[runtime]
 
 
-def open_runner(folder: Path, runtime: str, shape: ModelShape) -> ModelRunner:
+def open_runner(folder: Path, runtime: str, shape: ModelShape, encoder_engine: str) -> ModelRunner:
     """Open the engines of a folder.
+
+    Args:
+        folder: Where their files lie.
+        runtime: What decodes, and encodes unless another library does.
+        shape: Their dimensions.
+        encoder_engine: What encodes: "openvino", or the runtime itself.
 
     Raises:
         BuildError: This version has no such runtime.
@@ -50,7 +62,10 @@ def open_runner(folder: Path, runtime: str, shape: ModelShape) -> ModelRunner:
         return _torchscript().TorchScriptRunner(folder, shape)
     from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 
-    return OnnxRuntimeRunner(folder, shape)
+    encoder = None
+    if encoder_engine == "openvino":
+        encoder = _openvino().OpenVinoEncoder(folder / ENCODER_FILE, shape)
+    return OnnxRuntimeRunner(folder, shape, encoder=encoder)
 
 
 def open_engine(folder: Path, role: str, config: ModelConfig) -> Engine:
@@ -69,16 +84,26 @@ def open_engine(folder: Path, role: str, config: ModelConfig) -> Engine:
     verify_artefacts(folder, config.artefacts, [file])
     if config.runtime == "torchscript":
         return _torchscript().TorchScriptEngine.open(folder, role, config.shape).run
+    if role == "encoder" and config.encoder_engine == "openvino":
+        return _openvino().OpenVinoEncoder(folder / file, config.shape).run
     from kobart_runtime.onnxruntime_runner import open_session, run_session
 
     return partial(run_session, open_session(folder / file))
 
 
 def _torchscript() -> Any:
-    """The module that holds PyTorch."""
+    return _import("kobart_runtime.torchscript_runner", "PyTorch", "torch")
+
+
+def _openvino() -> Any:
+    return _import("kobart_runtime.openvino_encoder", "OpenVINO", "openvino")
+
+
+def _import(module: str, library: str, package: str) -> Any:
+    """A module that holds a library which few builds need."""
     try:
-        return import_module("kobart_runtime.torchscript_runner")
+        return import_module(module)
     except ImportError as error:
         raise EngineError(
-            f"this build needs PyTorch, which cannot be imported ({error}): pip install torch"
+            f"this build needs {library}, which cannot be imported ({error}): pip install {package}"
         ) from error

@@ -84,7 +84,11 @@ class SummarizationService:
             max_source_length=config.limits.max_source_length,
             vocab_size=config.shape.vocab_size,
         )
-        return cls(config, tokenizer, open_runner(folder, config.runtime, config.shape))
+        return cls(
+            config,
+            tokenizer,
+            open_runner(folder, config.runtime, config.shape, config.encoder_engine),
+        )
 
     def submit(self, call: Call, sink: Sink) -> None:
         """Accept a request; everything else is told to `sink`, on the responder's thread.

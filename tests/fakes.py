@@ -281,6 +281,7 @@ def scripted_config(
     return ModelConfig(
         name="scripted",
         runtime="onnxruntime",
+        encoder_engine="onnxruntime",
         precision="fp32",
         ids=ids,
         shape=ModelShape(

@@ -17,6 +17,7 @@ _PACKAGES = (
     "nvidia-pytriton",
     "tritonclient",
     "onnxruntime",
+    "openvino",
     "tensorrt",
     "torch",
     "transformers",

@@ -116,6 +116,7 @@ def test_the_runtime_reads_the_manifest(built: Path) -> None:
     assert replace(config, artefacts={}) == ModelConfig(
         name="news",
         runtime="onnxruntime",
+        encoder_engine="onnxruntime",
         precision="fp32",
         ids=TokenIds(bos=1, eos=(1,), pad=3, decoder_start=1, forced_eos=2),
         shape=ModelShape(

@@ -59,6 +59,7 @@ def generate(runner: ModelRunner, requests: list[tuple[list[int], GenerationSett
     config = ModelConfig(
         name="tiny",
         runtime="tensorrt",
+        encoder_engine="tensorrt",
         precision="fp32",
         ids=IDS,
         shape=SHAPE,

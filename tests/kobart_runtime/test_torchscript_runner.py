@@ -34,6 +34,7 @@ from tests.tensorrt_double.plans import LIMITS, SHAPE, export_tiny, tiny_model
 CONFIG = ModelConfig(
     name="tiny",
     runtime="torchscript",
+    encoder_engine="torchscript",
     precision="fp32",
     ids=TokenIds(bos=0, eos=(1,), pad=3, decoder_start=2, forced_eos=1),
     shape=SHAPE,
@@ -156,12 +157,12 @@ def test_a_file_that_is_no_engine_is_refused(tmp_path: Path, content: bytes | No
 def test_a_machine_without_pytorch_is_told_what_it_lacks(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(open_runner(folder, "torchscript", SHAPE), TorchScriptRunner)
+    assert isinstance(open_runner(folder, "torchscript", SHAPE, "torchscript"), TorchScriptRunner)
     monkeypatch.delitem(sys.modules, TorchScriptRunner.__module__)
     monkeypatch.setitem(sys.modules, "torch", None)
     message = r"this build needs PyTorch, .*torch.*: pip install torch"
     with pytest.raises(EngineError, match=message):
-        open_runner(folder, "torchscript", SHAPE)
+        open_runner(folder, "torchscript", SHAPE, "torchscript")
 
 
 def test_what_the_engine_refuses_is_an_engine_error(folder: Path) -> None:

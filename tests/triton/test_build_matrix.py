@@ -108,7 +108,7 @@ def test_a_build_serves_what_it_is_asked_for(
     check_manifest(cell, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
 
     config = ModelConfig.from_manifest(folder / "manifest.json")
-    runner = open_runner(folder / "kobart/1", config.runtime, config.shape)
+    runner = open_runner(folder / "kobart/1", config.runtime, config.shape, config.encoder_engine)
     # Layers are chosen by the loss on the checkpoint's own documents: the same once more.
     source, _ = load_source(BuildConfig(checkpoint=str(MINI_CHECKPOINT), prune=cell.prune))
     oracle = Oracle(MINI_CHECKPOINT, source.checkpoint.model)

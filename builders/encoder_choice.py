@@ -1,0 +1,130 @@
+"""What runs the encoder of an int8 build on CPUs: ONNX Runtime, or OpenVINO where it is faster.
+
+OpenVINO uses the matrix units (AMX) of processors that have them and reads the portable graph.
+Both are timed on the build's documents, one source at a time: no two need be of the same length,
+as in production, and OpenVINO makes kernels anew for a length that it has not seen for a while.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from builders.agreement import Teacher
+from builders.precision import AGREEMENT_GATES, PORTABLE_FILES
+from builders.repository import link
+from calibration.documents import DocumentSet, pad
+from kobart_runtime.errors import ConfigError
+from kobart_runtime.model_config import ENCODER_FILE, ModelShape
+from kobart_runtime.onnxruntime_runner import Encoder, OnnxRuntimeEncoder, OnnxRuntimeRunner
+
+MAX_DOCUMENTS = 32
+NUM_ROUNDS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderChoice:
+    """What runs the encoder and why; stands in the manifest."""
+
+    engine: str  # "onnxruntime" or "openvino"
+    reason: str
+    encode_ms: dict[str, float] = field(default_factory=dict)  # engine -> mean time of a source
+    openvino_agreement: float | None = None  # share of equal tokens if OpenVINO encodes, 0..1
+
+
+def find_openvino(asked: str) -> Any:
+    """The module that knows OpenVINO; None if it is not installed or not wanted.
+
+    Args:
+        asked: The build's `encoder_engine`.
+
+    Raises:
+        ConfigError: It was asked for and cannot be imported.
+    """
+    if asked == "onnxruntime":
+        return None
+    try:
+        return import_module("kobart_runtime.openvino_encoder")
+    except ImportError as error:
+        if asked == "openvino":
+            raise ConfigError(
+                f"--encoder-engine openvino: OpenVINO cannot be imported ({error}): "
+                "pip install openvino, or leave the flag out"
+            ) from error
+        return None
+
+
+def choose_encoder(
+    asked: str, folder: Path, shape: ModelShape, documents: DocumentSet, teacher: Teacher
+) -> EncoderChoice:
+    """Time both engines, and make `encoder.onnx` the graph that the chosen one runs.
+
+    Args:
+        asked: The build's `encoder_engine`.
+        folder: Holds the int8 graphs that ONNX Runtime would run, and the portable ones.
+        shape: Their dimensions.
+        documents: What to encode.
+        teacher: The checkpoint's choices, to compare with.
+
+    Raises:
+        ConfigError: OpenVINO was asked for and cannot be imported.
+        EngineError: An engine cannot be loaded or run.
+    """
+    module = find_openvino(asked)
+    if module is None:
+        reason = "as asked" if asked == "onnxruntime" else "OpenVINO is not installed"
+        return EncoderChoice(engine="onnxruntime", reason=reason)
+    encoder = module.OpenVinoEncoder(folder / PORTABLE_FILES[ENCODER_FILE], shape)
+    agreement = teacher.agreement_of(OnnxRuntimeRunner(folder, shape, encoder=encoder))
+    encoders = {
+        "onnxruntime": OnnxRuntimeEncoder(folder / ENCODER_FILE, shape),
+        "openvino": encoder,
+    }
+    times = encode_ms(encoders, documents)
+    engine, reason = decide(asked, agreement, times)
+    if engine == "openvino":
+        (folder / ENCODER_FILE).unlink()
+        link(folder / PORTABLE_FILES[ENCODER_FILE], folder / ENCODER_FILE)
+    return EncoderChoice(
+        engine=engine, reason=reason, encode_ms=times, openvino_agreement=agreement
+    )
+
+
+def decide(asked: str, agreement: float, times: Mapping[str, float]) -> tuple[str, str]:
+    """The engine, and why.
+
+    Args:
+        asked: The build's `encoder_engine`.
+        agreement: Share of equal tokens if OpenVINO encodes, 0..1.
+        times: Engine -> time.
+    """
+    if asked == "openvino":
+        return asked, "as asked"
+    gate = AGREEMENT_GATES["int8"]
+    if agreement < gate:
+        return "onnxruntime", f"auto: OpenVINO agrees on {agreement:.2%}, gate {gate:.1%}"
+    fastest = min(times, key=lambda engine: times[engine])
+    told = ", ".join(f"{engine} {ms} ms" for engine, ms in times.items())
+    return fastest, f"auto: {told} a source"
+
+
+def encode_ms(encoders: Mapping[str, Encoder], documents: DocumentSet) -> dict[str, float]:
+    """Mean milliseconds to encode a source alone: the best of some rounds, taken in turn.
+
+    Args:
+        encoders: Name -> encoder.
+        documents: A sample of them is encoded.
+    """
+    sources = [pad([each.input_ids]) for each in documents.sample(MAX_DOCUMENTS).documents]
+    rounds: dict[str, list[float]] = {name: [] for name in encoders}
+    for _ in range(NUM_ROUNDS):
+        for name, encoder in encoders.items():
+            started = time.perf_counter()
+            for input_ids, mask in sources:
+                encoder.encode(input_ids, mask)
+            rounds[name].append(1000 * (time.perf_counter() - started) / len(sources))
+    return {name: round(min(times), 2) for name, times in rounds.items()}

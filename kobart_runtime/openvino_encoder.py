@@ -1,0 +1,82 @@
+"""The encoder over OpenVINO on the CPU, for processors with matrix units (AMX).
+
+Between an int8 graph's products it computes in bfloat16 where the processor can.
+
+The one file of the runtime that knows OpenVINO: a server needs it for such builds alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import openvino
+
+from kobart_runtime import bindings
+from kobart_runtime.errors import engine_errors
+from kobart_runtime.model_config import ModelShape
+
+# Kernels that are kept for the shapes they were made for: about 20 shapes, each a MiB at full size.
+_KEPT_KERNELS = 400
+
+
+class OpenVinoEncoder:
+    """An encoder graph over OpenVINO; see `onnxruntime_runner.Encoder`."""
+
+    def __init__(self, path: Path, shape: ModelShape) -> None:
+        """Compile the graph, for as many threads as there are physical cores.
+
+        Args:
+            path: An ONNX file of standard operators.
+            shape: Its dimensions, from the manifest.
+
+        Raises:
+            EngineError: The file is no such graph.
+        """
+        layers = range(shape.num_decoder_layers)
+        self._outputs = [name for layer in layers for name in bindings.present_cross(layer)]
+        with engine_errors(f"{path} cannot be loaded"):
+            core = openvino.Core()
+            is_capable = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            options = {
+                "PERFORMANCE_HINT": "LATENCY",  # all cores for one call
+                "INFERENCE_PRECISION_HINT": "bf16" if is_capable else "f32",
+                "CPU_RUNTIME_CACHE_CAPACITY": str(_KEPT_KERNELS),
+            }
+            self._model = core.compile_model(str(path), "CPU", options)
+            self._call = self._model.create_infer_request()
+
+    def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
+        """Cross-attention K/V of each decoder layer, each float32[R, H, S, D].
+
+        They lie in memory of the engine, which the next call writes to.
+
+        Raises:
+            EngineError: The engine refused the inputs or failed.
+        """
+        feeds = {bindings.INPUT_IDS: input_ids, bindings.ATTENTION_MASK: attention_mask}
+        return self._run(self._outputs, feeds)
+
+    def run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Some outputs, which the caller may keep.
+
+        Args:
+            names: Of the outputs.
+            feeds: An array for each input.
+
+        Raises:
+            EngineError: The engine refused the inputs or failed.
+        """
+        return [array.copy() for array in self._run(names, feeds)]
+
+    def give_back_freed(self) -> None:
+        """Return to the machine what was needed for the largest call."""
+        with engine_errors("OpenVINO failed"):
+            self._call = self._model.create_infer_request()  # the old one holds its outputs
+            self._model.release_memory()
+
+    def _run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        with engine_errors("OpenVINO failed"):
+            results = self._call.infer(dict(feeds), share_inputs=True, share_outputs=True)
+            return [results[name] for name in names]
