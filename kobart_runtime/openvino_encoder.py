@@ -71,9 +71,16 @@ class OpenVinoEncoder:
         return [array.copy() for array in self._run(names, feeds)]
 
     def give_back_freed(self) -> None:
-        """Return to the machine what was needed for the largest call."""
+        """Return to the machine what was needed for the largest call.
+
+        Raises:
+            EngineError: The engine could not.
+        """
+        token = np.ones((1, 1), np.int32)
         with engine_errors("OpenVINO failed"):
-            self._call = self._model.create_infer_request()  # the old one holds its outputs
+            # Results lie in the request, and in the model until another request has some.
+            self._call = self._model.create_infer_request()
+            self.encode(token, token)
             self._model.release_memory()
 
     def _run(self, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:

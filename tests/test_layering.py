@@ -33,8 +33,11 @@ FORBIDDEN = {
 }
 # Modules of the runtime that a client or a server supervisor may use.
 LIGHT_MODULES = {"bindings", "errors", "model_config", "settings"}
-# The one file of the runtime that may hold PyTorch.
-TORCH_FILES = {"kobart_runtime/torchscript_runner.py"}
+# The one file of the runtime that may hold a library that few builds need.
+HOLDERS = {
+    "torch": {"kobart_runtime/torchscript_runner.py"},
+    "openvino": {"kobart_runtime/openvino_encoder.py"},
+}
 
 
 def python_files(folder: str) -> list[Path]:
@@ -84,10 +87,9 @@ def test_layers(folder: str) -> None:
         assert importers(folder, package) == set(), f"{folder} must not import {package}"
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers", "onnx", "tritonclient"])
+@pytest.mark.parametrize("package", [*HOLDERS, "transformers", "onnx", "tritonclient"])
 def test_the_runtime_needs_no_package_of_the_builder(package: str) -> None:
-    allowed = TORCH_FILES if package == "torch" else set()
-    assert importers("kobart_runtime", package) <= allowed
+    assert importers("kobart_runtime", package) == HOLDERS.get(package, set())
 
 
 def test_light_modules_need_the_standard_library_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ FLAGS = {
     "--newline", "--calibration-data", "--prune", "--prune-layers", "--help", "-h",
     "--workspace-mib", "--optimization-level", "--version-compatible", "--no-version-compatible",
     "--hardware-compatible", "--no-hardware-compatible", "--int8-calibrator",
+    "--encoder-engine",
 }  # fmt: skip
 
 
@@ -148,3 +150,13 @@ def test_the_shipped_tensorrt_configuration_is_refused_with_what_is_missing(
     assert all(remedy in error for remedy in missing_packages())
     assert find_gpu() is not None or "NVIDIA GPU" in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "runtime"),
+    [("int8", "auto"), ("int8", "tensorrt"), ("fp32", "onnxruntime"), ("fp16", "onnxruntime")],
+)
+def test_openvino_is_for_int8_beside_onnx_runtime_alone(precision: str, runtime: str) -> None:
+    accepted = BuildConfig(precision="int8", runtime="onnxruntime", encoder_engine="openvino")
+    with pytest.raises(ConfigError, match=f"got {precision} and {runtime}"):
+        replace(accepted, precision=precision, runtime=runtime)

@@ -31,15 +31,16 @@ PRUNE = {
     "layers": "layers=encoder:3,decoder:2",
 }
 ENGINES = [
-    ("fp32", "onnxruntime"),
-    ("fp16", "onnxruntime"),
-    ("int8", "onnxruntime"),
-    ("fp32", "torchscript"),
+    ("fp32", "onnxruntime", "onnxruntime"),
+    ("fp16", "onnxruntime", "onnxruntime"),
+    ("int8", "onnxruntime", "onnxruntime"),
+    ("int8", "onnxruntime", "openvino"),
+    ("fp32", "torchscript", "torchscript"),
 ]
 # In every test run; the others are slow.
 REPRESENTATIVE = {
-    ("int8", "onnxruntime", "whole"),
-    ("fp32", "torchscript", "structured"),
+    ("int8", "onnxruntime", "openvino", "whole"),
+    ("fp32", "torchscript", "torchscript", "structured"),
 }
 NUM_DOCUMENTS = 24  # that fp16 and int8 are fitted to
 SUMMARIZED = slice(0, 3)  # of the dev dialogues
@@ -51,6 +52,7 @@ class Combination:
 
     precision: str
     runtime: str
+    encoder_engine: str
     pruning: str  # a key of PRUNE
 
     @property
@@ -64,7 +66,7 @@ def cells() -> list[Any]:
     return [
         pytest.param(
             Combination(*cell),
-            id="-".join(cell),
+            id="-".join(dict.fromkeys(cell)),
             marks=() if cell in REPRESENTATIVE else (pytest.mark.slow,),
         )
         for cell in found
@@ -95,6 +97,8 @@ def build(cell: Combination, documents_file: Path, output: Path) -> Path:
     arguments += [word for step in cell.prune for word in ("--prune", step)]
     if cell.precision != "fp32":
         arguments += ["--calibration-data", str(documents_file)]
+    if cell.precision == "int8":
+        arguments += ["--encoder-engine", cell.encoder_engine]
     result = command(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     return output
@@ -105,7 +109,12 @@ def test_a_build_serves_what_it_is_asked_for(
     cell: Combination, documents_file: Path, dialogues: list[str], tmp_path: Path
 ) -> None:
     folder = build(cell, documents_file, tmp_path / "build")
-    check_manifest(cell, json.loads((folder / "manifest.json").read_text(encoding="utf-8")))
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    check_manifest(cell, manifest)
+    if cell.encoder_engine == "openvino":
+        artefacts = manifest["artefacts"]
+        assert artefacts["encoder.onnx"] == artefacts["encoder.qdq.onnx"]
+        assert manifest["versions"]["openvino"]
 
     config = ModelConfig.from_manifest(folder / "manifest.json")
     runner = open_runner(folder / "kobart/1", config.runtime, config.shape, config.encoder_engine)
@@ -136,6 +145,7 @@ def test_a_build_serves_what_it_is_asked_for(
 def check_manifest(cell: Combination, manifest: dict[str, Any]) -> None:
     built, verification = manifest["built"], manifest["verification"]
     assert (built["precision"], built["runtime"]) == (cell.precision, cell.runtime)
+    assert built["encoder_engine"] == cell.encoder_engine
     assert tuple(manifest["pruning"]["requested"] if cell.prune else ()) == cell.prune
     assert verification["enforced"]
     assert verification["passed"]

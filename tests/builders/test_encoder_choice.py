@@ -1,0 +1,108 @@
+"""What runs the encoder: what was asked for, or the faster of what passes the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from builders import encoder_choice
+from builders.config import BuildConfig
+from builders.encoder_choice import (
+    NUM_ROUNDS,
+    EncoderChoice,
+    choose_encoder,
+    decide,
+    encode_ms,
+    find_openvino,
+)
+from builders.pipeline import Source, load_source
+from calibration.documents import DocumentSet
+from kobart_runtime.errors import ConfigError
+from kobart_runtime.openvino_encoder import OpenVinoEncoder
+from tests.conftest import MINI_CHECKPOINT
+
+
+@pytest.fixture(scope="module")
+def mini() -> Source:
+    return load_source(BuildConfig(checkpoint=str(MINI_CHECKPOINT), precision="int8"))[0]
+
+
+@pytest.fixture
+def no_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(encoder_choice, "import_module", missing)
+
+
+SLOWER, FASTER = {"onnxruntime": 2.0, "openvino": 3.0}, {"onnxruntime": 2.0, "openvino": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("asked", "agreement", "times", "engine", "reason"),
+    [
+        ("auto", 1.0, FASTER, "openvino", "onnxruntime 2.0 ms, openvino 1.0 ms a source"),
+        ("auto", 1.0, SLOWER, "onnxruntime", "onnxruntime 2.0 ms, openvino 3.0 ms a source"),
+        ("auto", 0.5, FASTER, "onnxruntime", "OpenVINO agrees on 50.00%, gate 97.0%"),
+        ("openvino", 0.5, SLOWER, "openvino", "as asked"),
+    ],
+)
+def test_the_faster_that_passes_unless_one_is_asked_for(
+    asked: str, agreement: float, times: dict[str, float], engine: str, reason: str
+) -> None:
+    found = decide(asked, agreement, times)
+    assert found[0] == engine
+    assert found[1].endswith(reason)
+
+
+def test_openvino_is_found_unless_the_other_is_asked_for() -> None:
+    assert find_openvino("onnxruntime") is None
+    for asked in ("auto", "openvino"):
+        assert find_openvino(asked).OpenVinoEncoder is OpenVinoEncoder
+
+
+@pytest.mark.usefixtures("no_openvino")
+def test_only_who_asks_for_openvino_must_have_it(mini: Source, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--encoder-engine openvino: OpenVINO cannot be imported"):
+        find_openvino("openvino")
+    assert find_openvino("auto") is None
+    chosen = choose("auto", tmp_path, mini)
+    assert chosen == EncoderChoice(engine="onnxruntime", reason="OpenVINO is not installed")
+
+
+def test_what_is_asked_for_is_not_timed(mini: Source, tmp_path: Path) -> None:
+    chosen = choose("onnxruntime", tmp_path, mini)
+    assert chosen == EncoderChoice(engine="onnxruntime", reason="as asked")
+
+
+def choose(asked: str, folder: Path, source: Source) -> EncoderChoice:
+    """In a folder without graphs: it fails if one is opened."""
+    assert source.documents
+    assert source.teacher
+    return choose_encoder(asked, folder, source.shape, source.documents, source.teacher)
+
+
+class _Recording:
+    """An encoder that does nothing but tell what it was given."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
+        self.given.append((input_ids.tolist(), int(attention_mask.sum())))
+        return []
+
+    def give_back_freed(self) -> None:
+        raise AssertionError("not asked for")
+
+
+def test_each_source_is_encoded_alone_by_both(mini: Source) -> None:
+    assert mini.documents
+    documents: DocumentSet = mini.documents.sample(5)
+    one, two = _Recording(), _Recording()
+    assert set(encode_ms({"one": one, "two": two}, documents)) == {"one", "two"}
+    alone = [([list(each.input_ids)], len(each.input_ids)) for each in documents.documents]
+    assert one.given == two.given == NUM_ROUNDS * alone
