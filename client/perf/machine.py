@@ -122,7 +122,9 @@ def _commit() -> str:
     commit = _output("git", "-C", str(_CHECKOUT), "rev-parse", "--short=12", "HEAD")
     if not commit:
         return _UNKNOWN
-    changes = _output("git", "-C", str(_CHECKOUT), "status", "--porcelain", "-uno")
+    # What a measurement writes is no change to what is measured.
+    paths = ("--", ".", ":!docs/measurements")
+    changes = _output("git", "-C", str(_CHECKOUT), "status", "--porcelain", "-uno", *paths)
     return f"{commit}+changes" if changes else commit
 
 
