@@ -22,7 +22,11 @@ _KEPT_KERNELS = 400
 
 
 class OpenVinoEncoder:
-    """An encoder graph over OpenVINO; see `onnxruntime_runner.Encoder`."""
+    """An encoder graph over OpenVINO; see `onnxruntime_runner.Encoder`.
+
+    Attributes:
+        in_bfloat16: Whether the processor can; one that cannot has no matrix units either.
+    """
 
     def __init__(self, path: Path, shape: ModelShape) -> None:
         """Compile the graph, for as many threads as there are physical cores.
@@ -38,10 +42,10 @@ class OpenVinoEncoder:
         self._outputs = [name for layer in layers for name in bindings.present_cross(layer)]
         with engine_errors(f"{path} cannot be loaded"):
             core = openvino.Core()
-            is_capable = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            self.in_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             options = {
                 "PERFORMANCE_HINT": "LATENCY",  # all cores for one call
-                "INFERENCE_PRECISION_HINT": "bf16" if is_capable else "f32",
+                "INFERENCE_PRECISION_HINT": "bf16" if self.in_bfloat16 else "f32",
                 "CPU_RUNTIME_CACHE_CAPACITY": str(_KEPT_KERNELS),
             }
             self._model = core.compile_model(str(path), "CPU", options)

@@ -5,6 +5,7 @@ A runner's library is imported only when a build needs it: a server has one of t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -22,6 +23,8 @@ from kobart_runtime.model_config import (
     verify_artefacts,
 )
 from kobart_runtime.model_runner import ModelRunner
+
+_logger = logging.getLogger(__name__)
 
 # Names of outputs and arrays by input name -> those outputs, in that order.
 Engine = Callable[[list[str], dict[str, np.ndarray]], list[np.ndarray]]
@@ -65,6 +68,11 @@ def open_runner(folder: Path, runtime: str, shape: ModelShape, encoder_engine: s
     encoder = None
     if encoder_engine == "openvino":
         encoder = _openvino().OpenVinoEncoder(folder / ENCODER_FILE, shape)
+        if not encoder.in_bfloat16:
+            _logger.warning(
+                "this build's encoder is for processors with matrix units (AMX), this one has none "
+                "and will be slow: build with --encoder-engine onnxruntime"
+            )
     return OnnxRuntimeRunner(folder, shape, encoder=encoder)
 
 

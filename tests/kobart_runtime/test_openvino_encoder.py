@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,6 +116,21 @@ def test_it_is_opened_where_the_manifest_says_so(folder: Path, config: ModelConf
     for one, two, other in zip(by_runner, by_engine, expected, strict=True):
         assert (one == two).all()
         assert (one != other).any()
+
+
+@pytest.mark.parametrize("in_bfloat16", [True, False])
+def test_a_processor_that_it_is_not_for_is_told(
+    in_bfloat16: bool,
+    folder: Path,
+    config: ModelConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    opened = SimpleNamespace(in_bfloat16=in_bfloat16)
+    library = SimpleNamespace(OpenVinoEncoder=lambda path, shape: opened)
+    monkeypatch.setattr(runners, "_openvino", lambda: library)
+    open_runner(folder, config.runtime, config.shape, config.encoder_engine)
+    assert ("--encoder-engine onnxruntime" in caplog.text) is not in_bfloat16
 
 
 def test_without_openvino_such_a_build_says_what_it_needs(
