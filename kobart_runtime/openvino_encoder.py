@@ -7,15 +7,21 @@ The one file of the runtime that knows OpenVINO: a server needs it for such buil
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import openvino
 
-from kobart_runtime import bindings
-from kobart_runtime.errors import engine_errors
-from kobart_runtime.model_config import ModelShape
+# Its import reports itself to its makers over the network by this package; where the package cannot
+# be imported it takes a stub of its own that does nothing. A server calls nobody.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+
+from kobart_runtime import bindings  # noqa: E402
+from kobart_runtime.errors import engine_errors  # noqa: E402
+from kobart_runtime.model_config import ModelShape  # noqa: E402
 
 # Kernels that are kept for the shapes they were made for: about 20 shapes, each a MiB at full size.
 _KEPT_KERNELS = 400

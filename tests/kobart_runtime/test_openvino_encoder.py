@@ -147,6 +147,30 @@ def test_without_openvino_such_a_build_says_what_it_needs(
         open_engine(folder, "encoder", config)
 
 
+def test_nobody_is_called_over_the_network(folder: Path) -> None:
+    """OpenVINO's import reports itself, unless it is kept from it."""
+    code = f"""
+import sys
+events = []
+sys.addaudithook(lambda event, given: events.append(event))
+import numpy as np
+from pathlib import Path
+from kobart_runtime.model_config import ModelConfig
+from kobart_runtime.openvino_encoder import OpenVinoEncoder
+
+folder = Path({str(folder)!r})
+config = ModelConfig.from_manifest(folder / "manifest.json")
+token = np.ones((1, 1), np.int32)
+OpenVinoEncoder(folder / {ENCODER_FILE!r}, config.shape).encode(token, token)
+assert "import" in events
+outside = ("socket.", "urllib.", "http.", "os.fork", "subprocess.")
+print([event for event in events if event.startswith(outside)])
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_memory_of_a_large_encode_is_given_back(mini_build: Path) -> None:
     code = f"""
 import numpy as np
