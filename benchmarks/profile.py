@@ -92,11 +92,10 @@ class ProfileBenchmark:
     def _profile_operators(self) -> None:
         config, folder = self._build.config, self._build.engines
         encoder = open_engine(folder, "encoder", config)
-        profiled = ROLES if config.encoder_engine == config.runtime else ROLES[1:]
         with tempfile.TemporaryDirectory() as scratch:
             for role, file in zip(ROLES, ENGINE_FILES[config.runtime], strict=True):
-                if role not in profiled:
-                    continue
+                if role == "encoder" and config.encoder_engine != config.runtime:
+                    continue  # not what runs it
                 point = Point(role, BATCH_SIZE, self._source_len)
                 feeds = (
                     encoder_feeds(self._ids, point)

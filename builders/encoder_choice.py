@@ -7,23 +7,25 @@ as in production, and OpenVINO makes kernels anew for a length that it has not s
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from builders.agreement import Teacher
 from builders.precision import AGREEMENT_GATES, PORTABLE_FILES
 from builders.repository import link
+from builders.timing import best_ms
 from calibration.documents import DocumentSet, pad
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.model_config import ENCODER_FILE, ModelShape
 from kobart_runtime.onnxruntime_runner import Encoder, OnnxRuntimeEncoder, OnnxRuntimeRunner
 
 MAX_DOCUMENTS = 32
-NUM_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +122,12 @@ def encode_ms(encoders: Mapping[str, Encoder], documents: DocumentSet) -> dict[s
         documents: A sample of them is encoded.
     """
     sources = [pad([each.input_ids]) for each in documents.sample(MAX_DOCUMENTS).documents]
-    rounds: dict[str, list[float]] = {name: [] for name in encoders}
-    for _ in range(NUM_ROUNDS):
-        for name, encoder in encoders.items():
-            started = time.perf_counter()
-            for input_ids, mask in sources:
-                encoder.encode(input_ids, mask)
-            rounds[name].append(1000 * (time.perf_counter() - started) / len(sources))
-    return {name: round(min(times), 2) for name, times in rounds.items()}
+    times = best_ms(
+        {name: partial(_encode, sources, encoder) for name, encoder in encoders.items()}
+    )
+    return {name: round(ms / len(sources), 2) for name, ms in times.items()}
+
+
+def _encode(sources: Sequence[tuple[np.ndarray, np.ndarray]], encoder: Encoder) -> None:
+    for input_ids, mask in sources:
+        encoder.encode(input_ids, mask)

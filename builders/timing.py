@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from builders.measuring import seconds
 from calibration.documents import Document, DocumentSet
 from calibration.feeds import forced_steps
 from kobart_runtime.model_config import ModelShape
@@ -27,15 +28,21 @@ def batch_ms(
     """
     batch = documents.sample(MAX_DOCUMENTS).documents
     runners = {name: OnnxRuntimeRunner(folder, shape) for name, folder in folders.items()}
-    # Turns, so that what else the machine does hits all of them.
+    times = best_ms({name: partial(_decode, batch, runner) for name, runner in runners.items()})
+    return {name: round(ms, 1) for name, ms in times.items()}
+
+
+def best_ms(calls: Mapping[str, Callable[[], None]]) -> dict[str, float]:
+    """Milliseconds of each call: the best of some rounds.
+
+    They take turns, so that what else the machine does hits all of them.
+    """
     rounds = [
-        {name: _once(batch, runner) for name, runner in runners.items()} for _ in range(NUM_ROUNDS)
+        {name: 1000 * seconds(call) for name, call in calls.items()} for _ in range(NUM_ROUNDS)
     ]
-    return {name: round(min(times[name] for times in rounds), 1) for name in folders}
+    return {name: min(times[name] for times in rounds) for name in calls}
 
 
-def _once(batch: Sequence[Document], runner: OnnxRuntimeRunner) -> float:
-    started = time.perf_counter()
+def _decode(batch: Sequence[Document], runner: OnnxRuntimeRunner) -> None:
     for _ in forced_steps(batch, runner):
         pass
-    return 1000 * (time.perf_counter() - started)

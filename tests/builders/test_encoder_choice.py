@@ -11,7 +11,6 @@ import pytest
 from builders import encoder_choice
 from builders.config import BuildConfig
 from builders.encoder_choice import (
-    NUM_ROUNDS,
     EncoderChoice,
     choose_encoder,
     decide,
@@ -19,6 +18,7 @@ from builders.encoder_choice import (
     find_openvino,
 )
 from builders.pipeline import Source, load_source
+from builders.timing import NUM_ROUNDS
 from calibration.documents import DocumentSet
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.openvino_encoder import OpenVinoEncoder

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +13,8 @@ from kobart_runtime import bindings
 from kobart_runtime.errors import EngineError
 from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner, open_session, run_session
+from tests.kobart_runtime.encoder_memory import taken_and_kept
 
-REPOSITORY = Path(__file__).parents[2]
 SHAPE = ModelShape(num_decoder_layers=1, num_heads=1, head_dim=2, vocab_size=9, num_candidates=4)
 GIVEN = bindings.past_self(0)[0]  # its type is that of the caches
 
@@ -94,28 +92,6 @@ def test_caches_of_another_type_are_refused(folder: Path) -> None:
 
 
 def test_memory_of_a_large_encode_is_given_back(mini_build: Path) -> None:
-    code = f"""
-import numpy as np
-from pathlib import Path
-from kobart_runtime.model_config import ModelConfig
-from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
-
-def resident_kib():
-    line = next(x for x in open("/proc/self/status") if x.startswith("RssAnon"))
-    return int(line.split()[1])
-
-build = Path({str(mini_build)!r})
-config = ModelConfig.from_manifest(build / "manifest.json")
-runner = OnnxRuntimeRunner(build / "kobart/1", config.shape)
-runner.give_back_freed()
-at_rest = resident_kib()
-runner.encode(np.ones((8, 512), np.int32), np.ones((8, 512), np.int32))
-busy = resident_kib()
-runner.give_back_freed()
-print(busy - at_rest, resident_kib() - at_rest)
-"""
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    taken, kept = map(int, done.stdout.split())
+    taken, kept = taken_and_kept(mini_build, "onnxruntime")
     assert taken > 50_000  # KiB
     assert kept < 0.2 * taken

@@ -17,8 +17,7 @@ from kobart_runtime.model_config import ENCODER_FILE, ModelConfig
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeEncoder, OnnxRuntimeRunner
 from kobart_runtime.openvino_encoder import OpenVinoEncoder
 from kobart_runtime.runners import open_engine, open_runner
-
-REPOSITORY = Path(__file__).parents[2]
+from tests.kobart_runtime.encoder_memory import REPOSITORY, taken_and_kept
 
 
 @pytest.fixture(scope="module")
@@ -172,30 +171,6 @@ print([event for event in events if event.startswith(outside)])
 
 
 def test_memory_of_a_large_encode_is_given_back(mini_build: Path) -> None:
-    code = f"""
-import numpy as np
-from pathlib import Path
-from kobart_runtime.model_config import ModelConfig
-from kobart_runtime.runners import open_runner
-
-def resident_kib():
-    line = next(x for x in open("/proc/self/status") if x.startswith("RssAnon"))
-    return int(line.split()[1])
-
-build = Path({str(mini_build)!r})
-config = ModelConfig.from_manifest(build / "manifest.json")
-runner = open_runner(build / "kobart/1", config.runtime, config.shape, "openvino")
-one = np.ones((1, 1), np.int32)
-runner.encode(one, one)
-runner.give_back_freed()
-at_rest = resident_kib()
-runner.encode(np.ones((8, 512), np.int32), np.ones((8, 512), np.int32))
-busy = resident_kib()
-runner.give_back_freed()
-print(busy - at_rest, resident_kib() - at_rest)
-"""
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    taken, kept = map(int, done.stdout.split())
+    taken, kept = taken_and_kept(mini_build, "openvino")
     assert taken > 20_000  # KiB
     assert kept < 0.3 * taken
