@@ -15,7 +15,7 @@ from benchmarks.scoring import Judge
 from builders.config import BuildConfig
 from builders.paths import CHECKOUT, DEFAULT_CHECKPOINT
 from builders.pipeline import build
-from kobart_runtime.model_config import ENGINE_FILES, MANIFEST_NAME
+from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
 from training.corpus.dialogue import CorpusConfig, generate
 from training.finetune_config import FinetuneConfig
 from training.finetune_pipeline import REPORT_FILE, finetune
@@ -153,7 +153,7 @@ def _sizes(output: Path, training: dict[str, Any] | None) -> dict[str, Any]:
     manifest = read_json(output / MANIFEST_NAME)
     pruning = training["pruning"] if training else manifest["pruning"]
     stats = pruning["stats"] if pruning else None
-    engines = ENGINE_FILES[manifest["built"]["runtime"]]
+    engines = ModelConfig.from_manifest(output / MANIFEST_NAME).engines.files
     parameters = manifest["checkpoint"]["parameters"]
     return {
         "engine_bytes": sum(manifest["artefact_bytes"][name] for name in engines),

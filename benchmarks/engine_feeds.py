@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from kobart_runtime import bindings
 from kobart_runtime.model_config import ModelConfig
-from kobart_runtime.runners import Engine
+from kobart_runtime.runners import Engine, open_encoder, open_engine
 
 NUM_BEAMS = 4
 NUM_ENTRIES = 64  # of the self-attention cache: in the midst of a summary
@@ -58,6 +59,25 @@ def decoder_feeds(ids: Sequence[int], point: Point, config: ModelConfig, encoder
     feeds |= {
         name: np.take(array, entries, axis=2) for name, array in zip(past_self, cross, strict=True)
     }
+    return feeds
+
+
+def front_decoder_feeds(
+    ids: Sequence[int], point: Point, config: ModelConfig, folder: Path
+) -> Feeds:
+    """As `decoder_feeds`, for the decoder that the front model runs: cross-attention K/V as kept.
+
+    Raises:
+        KobartError: The encoder cannot be opened or run.
+    """
+    feeds = decoder_feeds(ids, point, config, open_engine(folder, "encoder", config))
+    if config.cross_kv == "int8":
+        sources = encoder_feeds(ids, point)
+        encoder = open_encoder(folder, config.engines)
+        cross = encoder.encode(sources[bindings.INPUT_IDS], sources[bindings.ATTENTION_MASK])
+        layers = range(config.shape.num_decoder_layers)
+        names = [name for layer in layers for name in bindings.past_cross(layer)]
+        feeds |= {name: array.copy() for name, array in zip(names, cross, strict=True)}
     return feeds
 
 

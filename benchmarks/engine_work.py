@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from kobart_runtime.model_config import ModelShape
+from kobart_runtime.model_runner import KvCache
 
 _PRODUCTS = ("MatMul", "Gemm")  # part of the names of all operators that multiply by weights
 _PASSED_ON = ("DequantizeLinear", "Transpose", "Cast", "Identity")
@@ -50,7 +51,7 @@ class Work:
     """Of one call."""
 
     num_bytes: int  # read at least once: weights, and keys and values
-    weight_operations: int  # products with weights, in the build's precision
+    weight_operations: int  # products in the build's precision: with weights, and with int8 K/V
     attention_operations: int  # products of activations, in float32
 
     @property
@@ -77,7 +78,7 @@ def encode_work(weights: Weights, shape: ModelShape, num_slots: int, source_len:
 def step_work(
     weights: Weights,
     shape: ModelShape,
-    entry_bytes: int,
+    cache: KvCache,
     num_slots: int,
     num_beams: int,
     source_len: int,
@@ -88,18 +89,23 @@ def step_work(
     Args:
         weights: The decoder's.
         shape: Its dimensions.
-        entry_bytes: K/V of one cache entry or source token, in all layers.
+        cache: Tells how many bytes a cache entry and a source token take.
         num_slots: Requests.
         num_beams: Of each.
         source_len: Of each.
         num_entries: Self-attention K/V of each.
     """
     num_rows = num_slots * num_beams
-    seen = source_len + num_entries
+    kv_bytes = source_len * cache.source_bytes + num_entries * cache.entry_bytes
+    over_entries, over_source = (
+        _attention(shape, shape.num_decoder_layers, num_rows, length)
+        for length in (num_entries, source_len)
+    )
+    in_int8 = over_source if cache.source_bytes < cache.entry_bytes else 0
     return Work(
-        num_bytes=weights.num_bytes + num_slots * seen * entry_bytes,
-        weight_operations=2 * num_rows * weights.num_values,
-        attention_operations=_attention(shape, shape.num_decoder_layers, num_rows, seen),
+        num_bytes=weights.num_bytes + num_slots * kv_bytes,
+        weight_operations=2 * num_rows * weights.num_values + in_int8,
+        attention_operations=over_entries + over_source - in_int8,
     )
 
 

@@ -15,7 +15,7 @@ from benchmarks.engine_work import Weights, Work, encode_work, step_work
 from benchmarks.generation_results import Section
 from benchmarks.generation_setup import Setup, settings_of
 from benchmarks.generation_sizes import LimitSizes
-from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, MANIFEST_NAME, ModelConfig
+from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
 from kobart_runtime.model_runner import ModelRunner
 from kobart_runtime.runners import open_runner
 
@@ -45,9 +45,7 @@ class EnginesContestant(BuildContestant):
         """See `Contestant`."""
         config = ModelConfig.from_manifest(self.path / MANIFEST_NAME)
         folder = self.path / config.name / "1"
-        return OpenBuild(
-            config, folder, open_runner(folder, config.runtime, config.shape, config.encoder_engine)
-        )
+        return OpenBuild(config, folder, open_runner(folder, config.engines))
 
 
 def measure(setup: Setup) -> Section:
@@ -85,14 +83,14 @@ def engine_rows(
 ) -> list[dict[str, Any]]:
     """A row for encode, and one for each decode step."""
     runner, shape = opened.runner, opened.config.shape
-    encoder, decoder = (Weights.read(opened.folder / f) for f in (ENCODER_FILE, DECODER_FILE))
-    entry_bytes = runner.new_cache(0, 0, 0).entry_bytes
+    encoder, decoder = (Weights.read(opened.folder / f) for f in opened.config.engines.files)
+    cache = runner.new_cache(0, 0, 0)
     slots, length = sizes.slots, sizes.source_len
     works = {f"encode {slots} x {length}": encode_work(encoder, shape, slots, length)}
     timers = {f"encode {slots} x {length}": encode_timer(runner, slots, length)}
     for rows, beams in ((1, 1), (slots, 1), (slots, 4)):
         name = f"decode step {rows} x {beams}"
-        works[name] = step_work(decoder, shape, entry_bytes, rows, beams, length, NUM_ENTRIES)
+        works[name] = step_work(decoder, shape, cache, rows, beams, length, NUM_ENTRIES)
         timers[name] = step_timer(runner, rows, length, beams)
     precision = opened.config.precision
     found = []

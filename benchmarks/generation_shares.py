@@ -14,14 +14,12 @@ from typing import Any
 from benchmarks.call_log import ENCODE, STEP, CallLog, LoggedContestant
 from benchmarks.contestants import runners
 from benchmarks.decoding import Case
-from benchmarks.engine_feeds import Point, decoder_feeds, output_names
+from benchmarks.engine_feeds import Point, front_decoder_feeds, output_names
 from benchmarks.generation_results import Bar, Section
 from benchmarks.generation_setup import Setup, settings_of
 from benchmarks.operators import profile_engine
 from benchmarks.our_runtime import OurRuntime
 from client.perf.statistics import Spread
-from kobart_runtime.model_config import DECODER_FILE
-from kobart_runtime.runners import open_engine
 
 LIMIT = 0.1  # of a decode step
 NUM_CALLS = 10  # of the profiled decoder
@@ -111,9 +109,8 @@ def _profile(runtime: OurRuntime, case: Case) -> dict[str, float]:
     config = runtime.config
     point = Point("decoder", case.num_sources, case.source_len, case.num_beams)
     ids = case.sources()[0].tolist()
-    encoder = open_engine(runtime.folder, "encoder", config)
-    feeds = decoder_feeds(ids, point, config, encoder)
+    feeds = front_decoder_feeds(ids, point, config, runtime.folder)
     names = output_names("decoder", config)
     with tempfile.TemporaryDirectory() as folder:
-        path = runtime.folder / DECODER_FILE
+        path = runtime.folder / config.engines.files[1]
         return profile_engine(path, names, feeds, Path(folder), NUM_CALLS).by_group

@@ -90,9 +90,7 @@ def build_pass(build: Path, ids: np.ndarray) -> Pass:
         EngineError: An engine cannot be opened.
     """
     config = ModelConfig.from_manifest(build / MANIFEST_NAME)
-    runner = open_runner(
-        build / config.name / "1", config.runtime, config.shape, config.encoder_engine
-    )
+    runner = open_runner(build / config.name / "1", config.engines)
     return engine_pass(runner, ids)
 
 

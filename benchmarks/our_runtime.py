@@ -48,7 +48,7 @@ class OurRuntime:
         self.folder = build / config.name / "1"  # of the engines
         self.name = name or f"kobart-triton {config.precision}"
         self.metrics = Metrics()
-        self.runner = open_runner(self.folder, config.runtime, config.shape, config.encoder_engine)
+        self.runner = open_runner(self.folder, config.engines)
         self._loop = GenerationLoop(wrap(self.runner), config, self.metrics)
 
     def generate(

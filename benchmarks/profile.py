@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.engine_feeds import Point, decoder_feeds, encoder_feeds, output_names
+from benchmarks.engine_feeds import Point, encoder_feeds, front_decoder_feeds, output_names
 from benchmarks.operators import OperatorProfile, profile_engine
 from benchmarks.our_runtime import open_tokenizer
 from benchmarks.phases import PHASES, PhaseTimer
@@ -20,8 +20,6 @@ from benchmarks.subjects import DEFAULT_DATA, BuildFacts, read_dialogues
 from client.arguments import add_setting_flags, given_settings
 from client.perf.statistics import Spread
 from client.report.document import Column, Headline, Plot, Row, Series, Table, Text
-from kobart_runtime.model_config import ENGINE_FILES
-from kobart_runtime.runners import open_engine
 
 COMMAND = "profile"
 ROLES = ("encoder", "decoder")
@@ -91,16 +89,15 @@ class ProfileBenchmark:
 
     def _profile_operators(self) -> None:
         config, folder = self._build.config, self._build.engines
-        encoder = open_engine(folder, "encoder", config)
         with tempfile.TemporaryDirectory() as scratch:
-            for role, file in zip(ROLES, ENGINE_FILES[config.runtime], strict=True):
+            for role, file in zip(ROLES, config.engines.files, strict=True):
                 if role == "encoder" and config.encoder_engine != config.runtime:
                     continue  # not what runs it
                 point = Point(role, BATCH_SIZE, self._source_len)
                 feeds = (
                     encoder_feeds(self._ids, point)
                     if role == "encoder"
-                    else decoder_feeds(self._ids, point, config, encoder)
+                    else front_decoder_feeds(self._ids, point, config, folder)
                 )
                 names = output_names(role, config)
                 self._operators[role] = profile_engine(

@@ -62,12 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configs = {variant: _config(folder) for variant, folder in folders.items()}
     timed = speeds(
         {
-            variant.name: open_runner(
-                folders[variant] / config.name / "1",
-                config.runtime,
-                config.shape,
-                config.encoder_engine,
-            )
+            variant.name: open_runner(folders[variant] / config.name / "1", config.engines)
             for variant, config in configs.items()
         },
         asked.rounds,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from builders.paths import CHECKOUT, DEFAULT_CHECKPOINT
 from client.documents_file import read_examples
-from kobart_runtime.model_config import ENGINE_FILES, MANIFEST_NAME, ModelConfig
+from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
 from server.build_folder import BuildFolder
 from server.supervisor import TritonServer, free_ports
 
@@ -62,7 +62,7 @@ class BuildFacts:
     @property
     def size_mb(self) -> float:
         """Of the two engines; an int8 build has portable graphs too, which it does not open."""
-        files = [self.engines / name for name in ENGINE_FILES[self.config.runtime]]
+        files = [self.engines / name for name in self.config.engines.files]
         return sum(file.stat().st_size for file in files) / 1e6
 
     @property

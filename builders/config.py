@@ -64,6 +64,13 @@ class BuildConfig:
         "installed, and takes the fastest that passes the accuracy gate",
         choices=("auto", "onnxruntime", "openvino"),
     )
+    cross_kv: str = _option(
+        "auto",
+        str,
+        "int8 with runtime onnxruntime: how cross-attention keys and values are kept; auto times "
+        "int8 too, and takes it where it is faster and passes the accuracy gate",
+        choices=("auto", "float", "int8"),
+    )
     output: str | None = _option(
         None,
         str,
@@ -176,14 +183,13 @@ class BuildConfig:
                 "PyTorch's float16 is no faster than its float32, and int8 graphs are ONNX; "
                 f"ask for --runtime onnxruntime or tensorrt with --precision {self.precision}"
             )
-        if self.encoder_engine == "openvino" and (self.precision, self.runtime) != (
-            "int8",
-            "onnxruntime",
-        ):
-            raise ConfigError(
-                "encoder_engine openvino is for precision int8 and runtime onnxruntime, "
-                f"got {self.precision} and {self.runtime}"
-            )
+        for name, value in (("encoder_engine", "openvino"), ("cross_kv", "int8")):
+            on_cpu = (self.precision, self.runtime) == ("int8", "onnxruntime")
+            if getattr(self, name) == value and not on_cpu:
+                raise ConfigError(
+                    f"{name} {value} is for precision int8 and runtime onnxruntime, "
+                    f"got {self.precision} and {self.runtime}"
+                )
         if self.calibrated_by_tensorrt and (self.precision, self.runtime) != ("int8", "tensorrt"):
             raise ConfigError(
                 "int8_calibrator tensorrt is for precision int8 and runtime tensorrt, "

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from builders.graph_walk import reader, writer
 from kobart_runtime import bindings
 from kobart_runtime.errors import BuildError
 
@@ -44,7 +45,7 @@ def keep_beams_apart(path: Path, num_decoder_layers: int) -> None:
         attended = _product(_unsqueezed(graph, value, value.outputs, _ROWS))
         _widen_query(scores)
         _widen_bias(graph, scores, biases)
-        _widen(_reader(attended.outputs[0], "Transpose"))
+        _widen(reader(attended.outputs[0], "Transpose"))
     model = gs.export_onnx(graph.cleanup().toposort())
     del model.graph.value_info[:]  # shapes from before
     onnx.checker.check_model(model, full_check=True)
@@ -57,8 +58,8 @@ def _unsqueezed(
 ) -> gs.Variable:
     """`tensor` with a further axis of length 1, which `readers` read in its place."""
     wide = gs.Variable(f"{tensor.name}_wide")
-    for reader in list(readers):
-        reader.inputs = [wide if given is tensor else given for given in reader.inputs]
+    for node in list(readers):
+        node.inputs = [wide if given is tensor else given for given in node.inputs]
     axes = gs.Constant(f"{tensor.name}_axes", np.array([axis], np.int64))
     graph.nodes.append(gs.Node("Unsqueeze", wide.name, {}, [tensor, axes], [wide]))
     return wide
@@ -66,11 +67,11 @@ def _unsqueezed(
 
 def _product(wide: gs.Tensor) -> gs.Node:
     """The product that K/V enters, behind a transposition if it is a key."""
-    node = _reader(wide, *_ON_THE_WAY, "MatMul")
+    node = reader(wide, *_ON_THE_WAY, "MatMul")
     while node.op != "MatMul":
         if node.op == "Transpose":
             _widen(node)
-        node = _reader(node.outputs[0], *_ON_THE_WAY, "MatMul")
+        node = reader(node.outputs[0], *_ON_THE_WAY, "MatMul")
     return node
 
 
@@ -78,11 +79,11 @@ def _widen_query(scores: gs.Node) -> None:
     """[R, H, W, D] to [R, H, W, 1, D], where the projection is split into heads."""
     tensor = scores.inputs[0]
     while True:
-        node = _writer(tensor, *_ON_THE_WAY)
+        node = writer(tensor, *_ON_THE_WAY)
         if node.op == "Transpose":
             _widen(node)
         if node.op == "Reshape":
-            shape = _writer(node.inputs[1], "Constant").attrs["value"].values  # R, T, H, D
+            shape = writer(node.inputs[1], "Constant").attrs["value"].values  # R, T, H, D
             node.inputs[1] = gs.Constant(f"{node.name}_wide", np.insert(shape, 3, 1))
             return
         tensor = node.inputs[0]
@@ -90,7 +91,7 @@ def _widen_query(scores: gs.Node) -> None:
 
 def _widen_bias(graph: gs.Graph, scores: gs.Node, widened: set[str]) -> None:
     """[R, 1, 1, S] to [R, 1, 1, 1, S], where no layer before has done it."""
-    add = _reader(scores.outputs[0], "Add")
+    add = reader(scores.outputs[0], "Add")
     [bias] = [tensor for tensor in add.inputs if tensor is not scores.outputs[0]]
     if bias.name not in widened:
         widened.add(_unsqueezed(graph, bias, bias.outputs, 1).name)
@@ -102,23 +103,3 @@ def _widen(transpose: gs.Node) -> None:
     if permutation not in _WIDE_PERMUTATIONS:
         raise BuildError(f"{transpose.name} transposes by {permutation}, which export does not do")
     transpose.attrs["perm"] = _WIDE_PERMUTATIONS[permutation]
-
-
-def _reader(tensor: gs.Tensor, *operators: str) -> gs.Node:
-    """The one node that reads a tensor."""
-    return _only(tensor, tensor.outputs, operators)
-
-
-def _writer(tensor: gs.Tensor, *operators: str) -> gs.Node:
-    """The node that a tensor comes from."""
-    return _only(tensor, tensor.inputs, operators)
-
-
-def _only(tensor: gs.Tensor, nodes: list[gs.Node], operators: tuple[str, ...]) -> gs.Node:
-    found = [node.op for node in nodes]
-    if len(found) != 1 or found[0] not in operators:
-        raise BuildError(
-            f"beside {tensor.name} lies {found or 'nothing'}, expected one of {operators}: "
-            "this is no decoder that builders/export.py wrote"
-        )
-    return nodes[0]

@@ -184,7 +184,7 @@ class DecodeStep(nn.Module):
 
     def _head(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits float32[R, W, V], and log-probabilities and ids of the K best, sorted."""
-        logits = (self.lm_head(hidden) + self.final_logits_bias).float()
+        logits = self.lm_head(hidden) + self.final_logits_bias
         best, ids = torch.topk(logits, self.num_candidates, dim=-1)
         # log-sum-exp over the best logit, which top-k has found already, cannot overflow.
         top = best[..., :1]

@@ -20,7 +20,7 @@ from typing import Any
 from builders.artefact import Artefact
 from builders.checkpoint import Checkpoint
 from builders.config import BuildConfig
-from builders.encoder_choice import EncoderChoice
+from builders.cpu_engines import CpuEngines
 from builders.paths import CHECKOUT
 from builders.plans import Plans
 from builders.precision import Conversion
@@ -48,14 +48,19 @@ class BuildFacts:
     artefact: Artefact  # as read back
     verification: Verification
     conversion: Conversion | None = None  # None: float32, as exported
-    encoder: EncoderChoice | None = None  # None: the runtime runs it
+    cpu: CpuEngines | None = None  # None: nothing was left to choose
     pruning: Pruning | None = None  # None: built as the checkpoint is
     plans: Plans | None = None  # None: no TensorRT
 
     @property
     def encoder_engine(self) -> str:
         """What runs the encoder."""
-        return self.encoder.engine if self.encoder else self.runtime
+        return self.cpu.encoder.engine if self.cpu else self.runtime
+
+    @property
+    def cross_kv(self) -> str:
+        """How the front model keeps cross-attention K/V."""
+        return self.cpu.cross_kv.kept if self.cpu else "float"
 
     @property
     def int8_by(self) -> str | None:
@@ -89,6 +94,7 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
             "runtime": facts.runtime,
             "reason": facts.reason,
             "encoder_engine": facts.encoder_engine,
+            "cross_kv": facts.cross_kv,
             "opset": facts.artefact.opset,
             "gpu": asdict(facts.plans.gpu) if facts.plans and facts.plans.gpu else None,
             "tensorrt": facts.plans.describe() if facts.plans else None,
@@ -102,7 +108,8 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         "artefact_bytes": {path.name: path.stat().st_size for path in artefacts},
         "verification": asdict(facts.verification),
         "conversion": asdict(facts.conversion) if facts.conversion else None,
-        "encoder": asdict(facts.encoder) if facts.encoder else None,
+        "encoder": asdict(facts.cpu.encoder) if facts.cpu else None,
+        "cross_kv": asdict(facts.cpu.cross_kv) if facts.cpu else None,
         "checkpoint": _describe_checkpoint(facts),
         "model": dimensions(facts.checkpoint.model),
         "pruning": asdict(facts.pruning) if facts.pruning else None,

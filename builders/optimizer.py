@@ -38,7 +38,7 @@ from builders.runtime_choice import find_gpu, missing_packages
 from calibration.documents import DocumentSet
 from calibration.scales import GRAPH_FILES
 from kobart_runtime.errors import ConfigError
-from kobart_runtime.model_config import ENGINE_FILES, ModelShape
+from kobart_runtime.model_config import ENGINE_FILES, EngineConfig, ModelShape
 from kobart_runtime.model_runner import ModelRunner
 from kobart_runtime.runners import open_runner
 from kobart_runtime.settings import GenerationSettings, Limits
@@ -146,7 +146,7 @@ class TensorRTOptimizer:
         else:
             self._trace(model, shape, folder)
         runtime = "tensorrt" if self.tensorrt_available else "torchscript"
-        runner = open_runner(folder, runtime, shape, runtime)
+        runner = open_runner(folder, EngineConfig(runtime=runtime, shape=shape))
         return OptimizedModel(runtime, folder, model, runner, shape, limits, facts)
 
     def benchmark(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from builders.agreement import Teacher
 from builders.artefact import Artefact, read_back
 from builders.checkpoint import Checkpoint, load_checkpoint
 from builders.config import BuildConfig
-from builders.console import Steps, print_lines, print_summary
-from builders.cpu_graph import keep_beams_apart
-from builders.encoder_choice import EncoderChoice, choose_encoder, find_openvino
+from builders.console import print_lines, print_summary
+from builders.cpu_engines import CpuEngines, fit_int8, lay_out
+from builders.encoder_choice import find_openvino
 from builders.export import export_decoder, export_encoder
 from builders.fit import fit_limits, model_shape
 from builders.generation_defaults import fit_defaults
@@ -34,6 +35,7 @@ from builders.repository import Layout
 from builders.runtime_choice import RuntimeChoice, choose_runtime
 from builders.special_ids import IdOverrides
 from builders.staging import check_output, staged
+from builders.steps import Steps
 from builders.verification import Verification, compare
 from calibration.documents import DocumentSet, Encoders, read_documents
 from kobart_runtime.errors import BuildError
@@ -42,6 +44,7 @@ from kobart_runtime.model_config import (
     ENCODER_FILE,
     ENGINE_FILES,
     TOKENIZER_FILE,
+    EngineConfig,
     ModelShape,
 )
 from kobart_runtime.model_runner import ModelRunner
@@ -81,7 +84,7 @@ def build(config: BuildConfig) -> Path:
     find_openvino(config.encoder_engine)
     print_lines("runtime", [f"{choice.runtime} ({choice.reason})"])
     pruned = "".join(f", prune {text}" for text in config.prune or ())
-    step = Steps(config.precision, choice.runtime)
+    step = Steps(config.precision, choice.runtime, config.cross_kv)
     with step(f"load {config.checkpoint}{pruned}"):
         source, notes = load_source(config)
     print_lines("note", notes)
@@ -163,16 +166,16 @@ def _fill(
         with workspace(layout.root) as graphs:
             _export(graphs, source, step)
             conversion = _convert(graphs, layout.front, config.precision, source, step)
-    if choice.runtime == "onnxruntime":
-        with step(f"lay out {DECODER_FILE} for CPUs"):
-            keep_beams_apart(layout.front / DECODER_FILE, source.shape.num_decoder_layers)
-    encoder = None
-    if choice.runtime == "onnxruntime" and config.precision == "int8":
-        encoder = _choose_encoder(layout.front, config, source, step)
-    artefact = _read_back(layout.front, runtime, config.graph_precision)
+    cpu = (
+        _fit_to_cpu(layout.front, config, source, step) if choice.runtime == "onnxruntime" else None
+    )
+    engines = EngineConfig(runtime=runtime, shape=source.shape)
+    if cpu:
+        engines = replace(engines, encoder_engine=cpu.encoder.engine, cross_kv=cpu.cross_kv.kept)
+    names = list(dict.fromkeys((*ENGINE_FILES[runtime], *engines.files)))
+    artefact = _read_back(layout.front, names, config.graph_precision)
     with step("compare with PyTorch"):
-        engine = encoder.engine if encoder else runtime
-        runner = open_runner(layout.front, runtime, source.shape, engine)
+        runner = open_runner(layout.front, engines)
         verification = _verify(runner, config, source, conversion)
     _check_gate(verification)
     plans = None
@@ -190,14 +193,15 @@ def _fill(
         artefact=artefact,
         verification=verification,
         conversion=conversion,
-        encoder=encoder,
+        cpu=cpu,
         pruning=source.pruning,
         plans=plans,
     )
     with step("lay out the repository"):
         path, files = source.checkpoint.tokenizer_path, source.checkpoint.files
         portable = conversion.portable if conversion else ()
-        artefacts = [*layout.artefacts, *(layout.front / name for name in portable)]
+        further = (*(name for name in names if name not in ENGINE_FILES[runtime]), *portable)
+        artefacts = [*layout.artefacts, *(layout.front / name for name in further)]
         repository.write_front(layout, path, files[TOKENIZER_FILE])
         write_manifest(layout.root, facts, artefacts)
         repository.link_models(
@@ -244,25 +248,27 @@ def _convert(graphs: Path, target: Path, precision: str, source: Source, step: S
         return maker.make(scales, target)
 
 
-def _choose_encoder(
+def _fit_to_cpu(
     folder: Path, config: BuildConfig, source: Source, step: Steps
-) -> EncoderChoice:
-    """Decide what runs the encoder."""
+) -> CpuEngines | None:
+    """Lay out what ONNX Runtime runs; None: there was nothing to choose."""
+    if config.precision != "int8":
+        lay_out(folder, source.shape.num_decoder_layers, step)
+        return None
     assert source.documents
     assert source.teacher
-    with step("time the encoder's engines"):
-        return choose_encoder(
-            config.encoder_engine, folder, source.shape, source.documents, source.teacher
-        )
+    return fit_int8(folder, config, source.shape, source.documents, source.teacher, step)
 
 
-def _read_back(folder: Path, runtime: str, precision: str) -> Artefact:
-    """What the engines are; both must be what was asked for.
+def _read_back(folder: Path, names: Sequence[str], precision: str) -> Artefact:
+    """What the engines are; all must be what was asked for.
 
-    The share is the lower of the two; two ways of quantization are told as "qdq, dynamic".
+    The share is the lowest of them; two ways of quantization are told as "qdq, dynamic".
     """
-    read = torchscript.read_back if runtime == "torchscript" else read_back
-    artefacts = [read(folder / name) for name in ENGINE_FILES[runtime]]
+    artefacts = [
+        (torchscript.read_back if name.endswith(".pt") else read_back)(folder / name)
+        for name in names
+    ]
     for artefact in artefacts:
         if artefact.precision != precision:
             raise BuildError(f"precision {precision} was asked for, built was {artefact.precision}")

@@ -17,14 +17,14 @@ from builders.repository import Layout
 from builders.verification import NUM_BEAMS, Verification, compare
 from calibration.scales import GRAPH_FILES
 from kobart_runtime.errors import BuildError
-from kobart_runtime.model_config import ENGINE_FILES, ModelShape
+from kobart_runtime.model_config import ENGINE_FILES, EngineConfig, ModelShape
 from kobart_runtime.runners import open_runner
 from kobart_runtime.settings import Limits
 
 if TYPE_CHECKING:
-    from builders.console import Steps
     from builders.engine import EngineOptions
     from builders.pipeline import Source
+    from builders.steps import Steps
 
 MIB = 1 << 20
 TIMING_CACHE = ".tensorrt-timing.cache"  # beside the builds; TensorRT checks whose timings it has
@@ -159,7 +159,7 @@ def check_precision(facts: dict[str, PlanFacts], asked: str) -> None:
 
 
 def _compare(layout: Layout, config: BuildConfig, source: Source) -> Verification:
-    runner = open_runner(layout.front, layout.runtime, source.shape, layout.runtime)
+    runner = open_runner(layout.front, EngineConfig(runtime=layout.runtime, shape=source.shape))
     enforced = source.checkpoint.trained and not config.force
     verification = compare(source.checkpoint, runner, source.tokenizer, enforced=enforced)
     if not source.teacher:

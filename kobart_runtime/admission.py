@@ -54,13 +54,16 @@ class CacheBudget:
     lies beside it for a moment when it grows: leave room for them.
     """
 
-    entry_bytes: int  # K/V of one cache entry or source token of one slot
+    entry_bytes: int  # K/V of one cache entry of one slot
+    source_bytes: int  # K/V of one source token of one slot
     max_bytes: int
 
     def bytes_of(self, rooms: Sequence[Room]) -> int:
         """Memory of caches of these sizes."""
-        return self.entry_bytes * sum(
-            room.num_slots * (room.num_entries + room.source_len) for room in rooms
+        return sum(
+            room.num_slots
+            * (room.num_entries * self.entry_bytes + room.source_len * self.source_bytes)
+            for room in rooms
         )
 
     def allows(self, rooms: Sequence[Room]) -> bool:

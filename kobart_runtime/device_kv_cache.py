@@ -100,7 +100,7 @@ class DeviceKvCache:
         self._shape = shape
         self._itemsize = itemsize
         entry_values = 2 * shape.num_decoder_layers * shape.num_heads * shape.head_dim
-        self.entry_bytes = entry_values * itemsize
+        self.entry_bytes = self.source_bytes = entry_values * itemsize
         # Graphs of decode steps over these very buffers, by (requests, beams); None: run once.
         self.graphs: dict[tuple[int, int], Graph | None] = {}
         self._take(self._allocate(num_slots, num_entries, source_len))

@@ -247,4 +247,5 @@ def _cache_budget(runner: ModelRunner, max_cache_mib: int | None) -> CacheBudget
     """The build's limit, or half of what is free: caches are copied when they grow."""
     max_bytes = runner.free_bytes() // 2 if max_cache_mib is None else max_cache_mib * MEBIBYTE
     _logger.info("keys and values may take up to %.0f MiB", max_bytes / MEBIBYTE)
-    return CacheBudget(runner.new_cache(0, 0, 0).entry_bytes, max_bytes)
+    empty = runner.new_cache(0, 0, 0)
+    return CacheBudget(empty.entry_bytes, empty.source_bytes, max_bytes)

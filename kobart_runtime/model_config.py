@@ -24,6 +24,8 @@ ENGINE_FILES = {  # runtime -> encoder and decoder
     "tensorrt": ("encoder.plan", "decoder.plan"),
     "torchscript": ("encoder.pt", "decoder.pt"),
 }
+# What the front model opens where it keeps the sources' keys and values as int8.
+CROSS_INT8_FILES = ("encoder.cross-int8.onnx", "decoder.cross-int8.onnx")
 TOKENIZER_FILE = "tokenizer.json"
 NEWLINE_CHOICES = ("keep", "space")
 
@@ -49,6 +51,21 @@ class ModelShape:
     head_dim: int
     vocab_size: int
     num_candidates: int  # K: candidates per row that the decode step returns
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """What the front model computes with."""
+
+    runtime: str  # what decodes: "onnxruntime", "tensorrt" or "torchscript"
+    shape: ModelShape
+    encoder_engine: str | None = None  # "openvino"; else the runtime itself encodes
+    cross_kv: str = "float"  # how cross-attention K/V are kept: "float" as built, or "int8"
+
+    @property
+    def files(self) -> tuple[str, str]:
+        """The encoder's and the decoder's file."""
+        return CROSS_INT8_FILES if self.cross_kv == "int8" else ENGINE_FILES[self.runtime]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +97,17 @@ class ModelConfig:
     limits: Limits
     defaults: GenerationSettings
     artefacts: dict[str, str]  # file name -> sha256 of its bytes
+    cross_kv: str = "float"  # how the front model keeps cross-attention K/V: "float" or "int8"
+
+    @property
+    def engines(self) -> EngineConfig:
+        """What the front model computes with."""
+        return EngineConfig(
+            runtime=self.runtime,
+            shape=self.shape,
+            encoder_engine=self.encoder_engine,
+            cross_kv=self.cross_kv,
+        )
 
     @classmethod
     def from_manifest(cls, path: Path) -> ModelConfig:
@@ -110,8 +138,9 @@ class ModelConfig:
         return cls(
             name=manifest["name"],
             runtime=built["runtime"],
-            # Builds from before there was a choice do not name it.
+            # Builds from before there was a choice do not name these two.
             encoder_engine=built.get("encoder_engine", built["runtime"]),
+            cross_kv=built.get("cross_kv", "float"),
             precision=built["precision"],
             ids=TokenIds(**{**ids, "eos": tuple(ids["eos"])}),
             shape=ModelShape(**manifest["shape"]),

@@ -42,7 +42,8 @@ class KvCache(Protocol):
     num_slots: int
     num_entries: int  # C, self-attention entries of each slot
     source_len: int  # S, room for source tokens of each slot
-    entry_bytes: int  # K/V of one cache entry or source token of one slot, in all layers
+    entry_bytes: int  # K/V of one cache entry of one slot, in all layers
+    source_bytes: int  # K/V of one source token of one slot, in all layers
 
     def resize(self, num_used: int, num_slots: int, num_entries: int, source_len: int) -> None:
         """Change the room, keeping what the first `num_used` slots hold and what still fits."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
@@ -12,10 +13,11 @@ from kobart_runtime import bindings
 from kobart_runtime.errors import EngineError, engine_errors
 from kobart_runtime.host_kv_cache import HostKvCache
 from kobart_runtime.host_memory import give_back_freed, host_free_bytes
-from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
+from kobart_runtime.model_config import ENGINE_FILES, ModelShape
 from kobart_runtime.model_runner import StepInputs, StepOutput
 
-KV_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+FLOAT_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+KV_DTYPES = {**FLOAT_DTYPES, "tensor(int8)": np.int8, "tensor(uint8)": np.uint8}
 
 
 class Encoder(Protocol):
@@ -38,14 +40,16 @@ class OnnxRuntimeRunner:
         num_threads: int = 0,
         *,
         encoder: Encoder | None = None,
+        files: tuple[str, str] = ENGINE_FILES["onnxruntime"],
     ) -> None:
         """Open the engines.
 
         Args:
-            folder: Holds `encoder.onnx` and `decoder.onnx`.
+            folder: Holds their files.
             shape: Their dimensions, from the manifest.
             num_threads: Threads of each engine; 0 takes one per physical core.
-            encoder: Encodes; None opens `encoder.onnx` with ONNX Runtime.
+            encoder: Encodes; None opens the encoder's file with ONNX Runtime.
+            files: The encoder's and the decoder's.
 
         Raises:
             EngineError: A file is no ONNX graph, or differs from the manifest.
@@ -53,23 +57,37 @@ class OnnxRuntimeRunner:
         self._shape = shape
         self.num_candidates = shape.num_candidates
         self.vocab_size = shape.vocab_size
-        self._encoder = encoder or OnnxRuntimeEncoder(folder / ENCODER_FILE, shape, num_threads)
-        self._decoder = open_session(folder / DECODER_FILE, num_threads, arena=False)
+        encoder_file, self._file = files
+        self._encoder = encoder or OnnxRuntimeEncoder(folder / encoder_file, shape, num_threads)
+        self._decoder = open_session(folder / self._file, num_threads, arena=False)
         layers = range(shape.num_decoder_layers)
         self._past_self = [name for layer in layers for name in bindings.past_self(layer)]
         self._past_cross = [name for layer in layers for name in bindings.past_cross(layer)]
         present = [name for layer in layers for name in bindings.present_self(layer)]
         self._step_outputs = [bindings.CANDIDATE_LOGPROBS, bindings.CANDIDATE_IDS, *present]
         self._check_outputs()
-        self._kv_dtype = self._read_kv_dtype()
+        self._self_dtype = self._read_dtype(self._past_self[0], FLOAT_DTYPES)
+        self._cross_dtype = self._read_dtype(self._past_cross[0], KV_DTYPES)
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
-        """Cross-attention K/V of each decoder layer, each float[R, H, S, D] as built."""
-        return self._encoder.encode(input_ids, attention_mask)
+        """Cross-attention K/V of each decoder layer, for `HostKvCache.put`.
+
+        Raises:
+            EngineError: The encoder failed, or its K/V are not what the decoder takes.
+        """
+        encoded = self._encoder.encode(input_ids, attention_mask)
+        if encoded[0].dtype != self._cross_dtype:
+            raise EngineError(
+                f"the encoder gives keys and values as {encoded[0].dtype}, {self._file} takes "
+                f"{np.dtype(self._cross_dtype)}; build again"
+            )
+        return encoded
 
     def new_cache(self, num_slots: int, num_entries: int, source_len: int) -> HostKvCache:
         """Room for K/V, zeroed."""
-        return HostKvCache(self._shape, self._kv_dtype, num_slots, num_entries, source_len)
+        return HostKvCache(
+            self._shape, self._self_dtype, num_slots, num_entries, source_len, self._cross_dtype
+        )
 
     def free_bytes(self) -> int:
         """Memory that is free at this moment where caches lie."""
@@ -111,16 +129,16 @@ class OnnxRuntimeRunner:
             feeds[name] = array[:num_requests]
         return feeds
 
-    def _read_kv_dtype(self) -> type:
-        """Floating type of the caches, as the decoder declares it."""
+    def _read_dtype(self, name: str, dtypes: Mapping[Any, type]) -> type:
+        """Type of a cache, as the decoder declares it."""
         types = {tensor.name: tensor.type for tensor in self._decoder.get_inputs()}
-        declared = types.get(self._past_self[0])
-        if declared not in KV_DTYPES:
+        declared = types.get(name)
+        if declared not in dtypes:
             raise EngineError(
-                f"{DECODER_FILE} takes {self._past_self[0]} as {declared}, it must be one of "
-                f"{', '.join(KV_DTYPES)}; build again"
+                f"{self._file} takes {name} as {declared}, it must be one of "
+                f"{', '.join(dtypes)}; build again"
             )
-        return KV_DTYPES[declared]
+        return dtypes[declared]
 
     def _check_outputs(self) -> None:
         outputs = {output.name: output.shape for output in self._decoder.get_outputs()}
@@ -131,7 +149,7 @@ class OnnxRuntimeRunner:
         for name, size in wanted.items():
             if name not in outputs or outputs[name][-1] != size:
                 raise EngineError(
-                    f"{DECODER_FILE} gives {name} {outputs.get(name)}, the manifest says "
+                    f"{self._file} gives {name} {outputs.get(name)}, the manifest says "
                     f"[.., .., {size}]; build again"
                 )
 
@@ -150,7 +168,7 @@ class OnnxRuntimeEncoder:
         self._outputs = [name for layer in layers for name in bindings.present_cross(layer)]
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
-        """Cross-attention K/V of each decoder layer, each float[R, H, S, D] as built."""
+        """Cross-attention K/V of each decoder layer, each of the type and layout as built."""
         feeds = {bindings.INPUT_IDS: input_ids, bindings.ATTENTION_MASK: attention_mask}
         return run_session(self._session, self._outputs, feeds)
 
@@ -165,8 +183,8 @@ class OnnxRuntimeEncoder:
         token = np.ones((1, 1), np.int32)
         # A result in the arena would hold on to the part of it that it lies in.
         output = next(each for each in self._session.get_outputs() if each.name == self._outputs[0])
-        _, heads, _, head_dim = output.shape
-        result = np.empty((1, heads, 1, head_dim), KV_DTYPES[output.type])
+        sizes = [size if isinstance(size, int) else 1 for size in output.shape]
+        result = np.empty(sizes, KV_DTYPES[output.type])
         call = self._session.io_binding()
         call.bind_cpu_input(bindings.INPUT_IDS, token)
         call.bind_cpu_input(bindings.ATTENTION_MASK, token)

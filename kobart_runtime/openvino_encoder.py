@@ -58,7 +58,7 @@ class OpenVinoEncoder:
             self._call = self._model.create_infer_request()
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
-        """Cross-attention K/V of each decoder layer, each float32[R, H, S, D].
+        """Cross-attention K/V of each decoder layer, each of the type and layout as built.
 
         They lie in memory of the engine, which the next call writes to.
 

@@ -16,10 +16,9 @@ import numpy as np
 
 from kobart_runtime.errors import BuildError, EngineError
 from kobart_runtime.model_config import (
-    ENCODER_FILE,
     ENGINE_FILES,
+    EngineConfig,
     ModelConfig,
-    ModelShape,
     verify_artefacts,
 )
 from kobart_runtime.model_runner import ModelRunner
@@ -31,7 +30,7 @@ Engine = Callable[[list[str], dict[str, np.ndarray]], list[np.ndarray]]
 
 
 def engine_files(runtime: str) -> tuple[str, str]:
-    """The encoder's and the decoder's file.
+    """The encoder's and the decoder's file, of the engine models.
 
     Raises:
         BuildError: This version has no such runtime.
@@ -43,37 +42,53 @@ def engine_files(runtime: str) -> tuple[str, str]:
     return ENGINE_FILES[runtime]
 
 
-def open_runner(folder: Path, runtime: str, shape: ModelShape, encoder_engine: str) -> ModelRunner:
-    """Open the engines of a folder.
+def open_runner(folder: Path, engines: EngineConfig) -> ModelRunner:
+    """Open the engines of a folder, as the front model does.
 
     Args:
         folder: Where their files lie.
-        runtime: What decodes, and encodes unless another library does.
-        shape: Their dimensions.
-        encoder_engine: What encodes: "openvino", or the runtime itself.
+        engines: What runs which of them.
 
     Raises:
         BuildError: This version has no such runtime.
         EngineError: Its library, its device or a file is missing or not what it should be.
     """
-    engine_files(runtime)
-    if runtime == "tensorrt":
+    engine_files(engines.runtime)
+    shape = engines.shape
+    if engines.runtime == "tensorrt":
         from kobart_runtime.tensorrt_runner import TensorRtRunner
 
         return TensorRtRunner(folder, shape)
-    if runtime == "torchscript":
+    if engines.runtime == "torchscript":
         return _torchscript().TorchScriptRunner(folder, shape)
     from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 
-    encoder = None
-    if encoder_engine == "openvino":
-        encoder = _openvino().OpenVinoEncoder(folder / ENCODER_FILE, shape)
-        if not encoder.in_bfloat16:
-            _logger.warning(
-                "this build's encoder is for processors with matrix units (AMX), this one has none "
-                "and will be slow: build with --encoder-engine onnxruntime"
-            )
-    return OnnxRuntimeRunner(folder, shape, encoder=encoder)
+    return OnnxRuntimeRunner(
+        folder, shape, encoder=open_encoder(folder, engines), files=engines.files
+    )
+
+
+def open_encoder(folder: Path, engines: EngineConfig) -> Any:
+    """Open the encoder of a build that ONNX Runtime decodes for.
+
+    Returns:
+        An `onnxruntime_runner.Encoder`.
+
+    Raises:
+        EngineError: Its library or its file is missing or not what it should be.
+    """
+    path = folder / engines.files[0]
+    if engines.encoder_engine != "openvino":
+        from kobart_runtime.onnxruntime_runner import OnnxRuntimeEncoder
+
+        return OnnxRuntimeEncoder(path, engines.shape)
+    encoder = _openvino().OpenVinoEncoder(path, engines.shape)
+    if not encoder.in_bfloat16:
+        _logger.warning(
+            "this build's encoder is for processors with matrix units (AMX), this one has none "
+            "and will be slow: build with --encoder-engine onnxruntime"
+        )
+    return encoder
 
 
 def open_engine(folder: Path, role: str, config: ModelConfig) -> Engine:

@@ -75,8 +75,8 @@ class SummarizationService:
             EngineError: An engine cannot be loaded.
         """
         config = ModelConfig.from_manifest(folder / MANIFEST_NAME)
-        names = [*engine_files(config.runtime), TOKENIZER_FILE]
-        verify_artefacts(folder, config.artefacts, names)
+        engine_files(config.runtime)  # refuses a runtime that this version has not
+        verify_artefacts(folder, config.artefacts, [*config.engines.files, TOKENIZER_FILE])
         tokenizer = Tokenizer(
             folder / TOKENIZER_FILE,
             config.tokenizer,
@@ -84,11 +84,7 @@ class SummarizationService:
             max_source_length=config.limits.max_source_length,
             vocab_size=config.shape.vocab_size,
         )
-        return cls(
-            config,
-            tokenizer,
-            open_runner(folder, config.runtime, config.shape, config.encoder_engine),
-        )
+        return cls(config, tokenizer, open_runner(folder, config.engines))
 
     def submit(self, call: Call, sink: Sink) -> None:
         """Accept a request; everything else is told to `sink`, on the responder's thread.

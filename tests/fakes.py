@@ -63,7 +63,7 @@ class ScriptedCache:
 
     def __init__(self, num_slots: int, num_entries: int, source_len: int) -> None:
         self.num_slots, self.num_entries, self.source_len = num_slots, num_entries, source_len
-        self.entry_bytes = ENTRY_BYTES
+        self.entry_bytes = self.source_bytes = ENTRY_BYTES
         self.entries: list[list[Entry | None]] = [[None] * num_entries for _ in range(num_slots)]
         self.sources: list[Source] = [()] * num_slots
 

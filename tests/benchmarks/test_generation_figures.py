@@ -18,6 +18,7 @@ from benchmarks.generation_plots import growth_plot
 from benchmarks.generation_setup import Option, System, has_bfloat16
 from benchmarks.generation_shares import split, step_ms
 from benchmarks.machine_limits import bandwidth_gb_s, operations_gop_s
+from kobart_runtime.host_kv_cache import HostKvCache
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig, ModelShape, TokenIds
 
 IDS = TokenIds(bos=1, eos=(1,), pad=3, decoder_start=1)
@@ -63,10 +64,16 @@ def test_int8_weights_are_found_and_embeddings_are_not(form: str) -> None:
 
 def test_work_of_a_step_and_of_encode() -> None:
     weights = Weights(num_bytes=400, num_values=100, num_attentions=3)
-    step = step_work(weights, SHAPE, 256, num_slots=2, num_beams=3, source_len=10, num_entries=5)
-    assert step.num_bytes == 400 + 2 * 15 * 256
+    cache = HostKvCache(SHAPE, np.float32, 0, 0, 0)
+    sizes = {"num_slots": 2, "num_beams": 3, "source_len": 10, "num_entries": 5}
+    step = step_work(weights, SHAPE, cache, **sizes)
+    assert step.num_bytes == 400 + 2 * 15 * 2 * 2 * 32 * 4  # layers, keys and values, bytes
     assert step.weight_operations == 2 * 6 * 100
     assert step.attention_operations == 2 * 2 * 2 * 6 * 15 * 32  # layers, products, 2 a number
+    in_bytes = step_work(weights, SHAPE, HostKvCache(SHAPE, np.float32, 0, 0, 0, np.uint8), **sizes)
+    assert in_bytes.num_bytes == 400 + 2 * (5 * 4 + 10) * 2 * 2 * 32
+    assert in_bytes.attention_operations == 2 * 2 * 2 * 6 * 5 * 32
+    assert in_bytes.num_operations == step.num_operations
     encode = encode_work(weights, SHAPE, 2, 10)
     assert encode.num_bytes == 400
     assert encode.weight_operations == 2 * 20 * 100

@@ -25,7 +25,7 @@ FLAGS = {
     "--newline", "--calibration-data", "--prune", "--prune-layers", "--help", "-h",
     "--workspace-mib", "--optimization-level", "--version-compatible", "--no-version-compatible",
     "--hardware-compatible", "--no-hardware-compatible", "--int8-calibrator",
-    "--encoder-engine",
+    "--encoder-engine", "--cross-kv",
 }  # fmt: skip
 
 
@@ -156,7 +156,11 @@ def test_the_shipped_tensorrt_configuration_is_refused_with_what_is_missing(
     ("precision", "runtime"),
     [("int8", "auto"), ("int8", "tensorrt"), ("fp32", "onnxruntime"), ("fp16", "onnxruntime")],
 )
-def test_openvino_is_for_int8_beside_onnx_runtime_alone(precision: str, runtime: str) -> None:
-    accepted = BuildConfig(precision="int8", runtime="onnxruntime", encoder_engine="openvino")
-    with pytest.raises(ConfigError, match=f"got {precision} and {runtime}"):
+@pytest.mark.parametrize("asked", [{"encoder_engine": "openvino"}, {"cross_kv": "int8"}])
+def test_what_is_for_int8_on_onnx_runtime_alone(
+    precision: str, runtime: str, asked: dict[str, str]
+) -> None:
+    accepted = BuildConfig(precision="int8", runtime="onnxruntime", **asked)  # type: ignore[arg-type]
+    [(name, value)] = asked.items()
+    with pytest.raises(ConfigError, match=f"{name} {value} is .*, got {precision} and {runtime}"):
         replace(accepted, precision=precision, runtime=runtime)

@@ -104,7 +104,7 @@ def test_another_graph_is_refused(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / DECODER_FILE
     shutil.copy(tiny / DECODER_FILE, path)
     keep_beams_apart(path, SHAPE.num_decoder_layers)
-    with pytest.raises(BuildError, match=r"no decoder that builders/export\.py wrote"):
+    with pytest.raises(BuildError, match=r"no graph that builders/export\.py wrote"):
         keep_beams_apart(path, SHAPE.num_decoder_layers)  # a second time
 
 

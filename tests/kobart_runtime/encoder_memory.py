@@ -16,6 +16,7 @@ def taken_and_kept(build: Path, encoder_engine: str) -> tuple[int, int]:
     """
     code = f"""
 import numpy as np
+from dataclasses import replace
 from pathlib import Path
 from kobart_runtime.model_config import ModelConfig
 from kobart_runtime.runners import open_runner
@@ -26,7 +27,7 @@ def resident_kib():
 
 build = Path({str(build)!r})
 config = ModelConfig.from_manifest(build / "manifest.json")
-runner = open_runner(build / "kobart/1", config.runtime, config.shape, {encoder_engine!r})
+runner = open_runner(build / "kobart/1", replace(config.engines, encoder_engine={encoder_engine!r}))
 one = np.ones((1, 1), np.int32)
 runner.encode(one, one)
 runner.give_back_freed()

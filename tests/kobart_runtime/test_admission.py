@@ -48,16 +48,19 @@ def taken_by(runner: ScriptedRunner) -> int:
     return ENTRY_BYTES * sum(c.num_slots * (c.num_entries + c.source_len) for c in caches)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize(
+    ("dtype", "cross_dtype"),
+    [(np.float16, np.float16), (np.float32, np.float32), (np.float32, np.uint8)],
+)
 @given(st.integers(0, 4), st.integers(0, 64), st.integers(0, 128))
 def test_bytes_are_those_of_the_arrays(
-    dtype: type, num_slots: int, num_entries: int, source_len: int
+    dtype: type, cross_dtype: type, num_slots: int, num_entries: int, source_len: int
 ) -> None:
     shape = ModelShape(
         num_decoder_layers=3, num_heads=2, head_dim=5, vocab_size=9, num_candidates=4
     )
-    cache = HostKvCache(shape, dtype, num_slots, num_entries, source_len)
-    budget = CacheBudget(cache.entry_bytes, max_bytes=1)
+    cache = HostKvCache(shape, dtype, num_slots, num_entries, source_len, cross_dtype)
+    budget = CacheBudget(cache.entry_bytes, cache.source_bytes, max_bytes=1)
     arrays = (*cache.self_kv, *cache.cross_kv)
     room = Room(num_slots, num_entries, source_len)
     assert budget.bytes_of([room]) == sum(array.nbytes for array in arrays)

@@ -40,6 +40,7 @@ class NaiveCache:
         }
 
     def put(self, slot: int, encoded: list[np.ndarray], row: int, source_len: int) -> None:
+        """`encoded`: [R, H, S, D] each."""
         self.source_lens[slot] = source_len
         for tensor in range(NUM_TENSORS):
             for place in range(source_len):
@@ -68,14 +69,24 @@ def states(rng: np.random.Generator, rows: int, places: int) -> list[np.ndarray]
     return list(rng.standard_normal(shape, dtype=np.float32))
 
 
+def turned(tensors: list[np.ndarray]) -> list[np.ndarray]:
+    """The keys among them, [.., S, D], as [.., D, S]."""
+    return [
+        tensor.swapaxes(2, 3) if index % 2 == 0 else tensor for index, tensor in enumerate(tensors)
+    ]
+
+
 def assert_equal(cache: HostKvCache, naive: NaiveCache) -> None:
+    cross_kv = cache.cross_kv
+    assert all(array.flags.c_contiguous for array in (*cache.self_kv, *cross_kv))
+    if cross_kv[0].dtype == np.uint8:
+        cross_kv = turned(cross_kv)
     for arrays, kv, room in (
         (cache.self_kv, naive.self_kv, naive.num_entries),
-        (cache.cross_kv, naive.cross_kv, naive.source_len),
+        (cross_kv, naive.cross_kv, naive.source_len),
     ):
         for tensor, array in enumerate(arrays):
             assert array.shape == (naive.num_slots, HEADS, room, HEAD_DIM)
-            assert array.flags.c_contiguous
             for slot, place in np.ndindex(naive.num_used, room):
                 np.testing.assert_array_equal(array[slot, :, place], kv[tensor, slot, place])
     assert cache.encoder_attention_mask.dtype == np.int32
@@ -85,10 +96,11 @@ def assert_equal(cache: HostKvCache, naive: NaiveCache) -> None:
         assert cache.encoder_attention_mask[slot].tolist() == expected
 
 
+@pytest.mark.parametrize("cross_dtype", [np.float32, np.uint8])
 @pytest.mark.parametrize("seed", range(6))
-def test_equals_the_naive_cache(seed: int) -> None:
+def test_equals_the_naive_cache(seed: int, cross_dtype: type) -> None:
     choose, rng = random.Random(seed), np.random.default_rng(seed)
-    cache, naive = HostKvCache(SHAPE, np.float32, 0, 0, 0), NaiveCache()
+    cache, naive = HostKvCache(SHAPE, np.float32, 0, 0, 0, cross_dtype), NaiveCache()
     for _ in range(60):
         used = naive.num_used
         action = choose.choice(["resize", "put", "move", "write", "write"])
@@ -100,7 +112,10 @@ def test_equals_the_naive_cache(seed: int) -> None:
         elif action == "put" and used < naive.num_slots:
             length = choose.randint(1, naive.source_len)
             encoded, row = states(rng, 3, 7), choose.randrange(3)
-            cache.put(used, encoded, row, length)
+            if cross_dtype is np.uint8:
+                encoded = [(100 * each).astype(np.int8).view(np.uint8) for each in encoded]
+            given = turned(encoded) if cross_dtype is np.uint8 else encoded
+            cache.put(used, given, row, length)
             naive.put(used, encoded, row, length)
             naive.num_used += 1
         elif action == "move" and used:  # as retiring does
@@ -127,9 +142,10 @@ def test_new_room_is_zero_and_not_what_memory_held() -> None:
 
 
 def test_dtype_is_kept() -> None:
-    cache = HostKvCache(SHAPE, np.float16, 1, 2, 3)
+    cache = HostKvCache(SHAPE, np.float16, 1, 2, 3, np.uint8)
     cache.resize(1, 2, 4, 6)
-    assert {array.dtype for array in (*cache.self_kv, *cache.cross_kv)} == {np.dtype(np.float16)}
+    assert {array.dtype for array in cache.self_kv} == {np.dtype(np.float16)}
+    assert {array.dtype for array in cache.cross_kv} == {np.dtype(np.uint8)}
 
 
 @pytest.mark.parametrize("num_arrays", range(5))

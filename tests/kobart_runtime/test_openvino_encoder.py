@@ -103,7 +103,7 @@ def test_what_the_engine_refuses_is_an_engine_error(encoder: OpenVinoEncoder) ->
 
 
 def test_it_is_opened_where_the_manifest_says_so(folder: Path, config: ModelConfig) -> None:
-    runner = open_runner(folder, config.runtime, config.shape, config.encoder_engine)
+    runner = open_runner(folder, config.engines)
     assert isinstance(runner, OnnxRuntimeRunner)
     ids, mask = sources(33)
     by_runner = [array.copy() for array in runner.encode(ids, mask)]
@@ -128,7 +128,7 @@ def test_a_processor_that_it_is_not_for_is_told(
     opened = SimpleNamespace(in_bfloat16=in_bfloat16)
     library = SimpleNamespace(OpenVinoEncoder=lambda path, shape: opened)
     monkeypatch.setattr(runners, "_openvino", lambda: library)
-    open_runner(folder, config.runtime, config.shape, config.encoder_engine)
+    open_runner(folder, config.engines)
     assert ("--encoder-engine onnxruntime" in caplog.text) is not in_bfloat16
 
 
@@ -141,7 +141,7 @@ def test_without_openvino_such_a_build_says_what_it_needs(
     monkeypatch.setattr(runners, "import_module", missing)
     needs = r"this build needs OpenVINO, which cannot be imported .*: pip install openvino"
     with pytest.raises(EngineError, match=needs):
-        open_runner(folder, config.runtime, config.shape, config.encoder_engine)
+        open_runner(folder, config.engines)
     with pytest.raises(EngineError, match=needs):
         open_engine(folder, "encoder", config)
 

@@ -15,7 +15,13 @@ from kobart_runtime import bindings
 from kobart_runtime.errors import EngineError
 from kobart_runtime.generation_loop import GenerationLoop
 from kobart_runtime.metrics import Metrics
-from kobart_runtime.model_config import ModelConfig, ModelShape, TokenIds, TokenizerConfig
+from kobart_runtime.model_config import (
+    EngineConfig,
+    ModelConfig,
+    ModelShape,
+    TokenIds,
+    TokenizerConfig,
+)
 from kobart_runtime.model_runner import ModelRunner, StepInputs
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 from kobart_runtime.request import Request
@@ -157,12 +163,14 @@ def test_a_file_that_is_no_engine_is_refused(tmp_path: Path, content: bytes | No
 def test_a_machine_without_pytorch_is_told_what_it_lacks(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert isinstance(open_runner(folder, "torchscript", SHAPE, "torchscript"), TorchScriptRunner)
+    assert isinstance(
+        open_runner(folder, EngineConfig(runtime="torchscript", shape=SHAPE)), TorchScriptRunner
+    )
     monkeypatch.delitem(sys.modules, TorchScriptRunner.__module__)
     monkeypatch.setitem(sys.modules, "torch", None)
     message = r"this build needs PyTorch, .*torch.*: pip install torch"
     with pytest.raises(EngineError, match=message):
-        open_runner(folder, "torchscript", SHAPE, "torchscript")
+        open_runner(folder, EngineConfig(runtime="torchscript", shape=SHAPE))
 
 
 def test_what_the_engine_refuses_is_an_engine_error(folder: Path) -> None:

@@ -30,17 +30,18 @@ PRUNE = {
     "global": "global=0.4",
     "layers": "layers=encoder:3,decoder:2",
 }
-ENGINES = [
-    ("fp32", "onnxruntime", "onnxruntime"),
-    ("fp16", "onnxruntime", "onnxruntime"),
-    ("int8", "onnxruntime", "onnxruntime"),
-    ("int8", "onnxruntime", "openvino"),
-    ("fp32", "torchscript", "torchscript"),
+ENGINES = [  # precision, runtime, encoder_engine, cross_kv
+    ("fp32", "onnxruntime", "onnxruntime", "float"),
+    ("fp16", "onnxruntime", "onnxruntime", "float"),
+    ("int8", "onnxruntime", "onnxruntime", "float"),
+    ("int8", "onnxruntime", "onnxruntime", "int8"),
+    ("int8", "onnxruntime", "openvino", "int8"),
+    ("fp32", "torchscript", "torchscript", "float"),
 ]
 # In every test run; the others are slow.
 REPRESENTATIVE = {
-    ("int8", "onnxruntime", "openvino", "whole"),
-    ("fp32", "torchscript", "torchscript", "structured"),
+    ("int8", "onnxruntime", "openvino", "int8", "whole"),
+    ("fp32", "torchscript", "torchscript", "float", "structured"),
 }
 NUM_DOCUMENTS = 24  # that fp16 and int8 are fitted to
 SUMMARIZED = slice(0, 3)  # of the dev dialogues
@@ -53,6 +54,7 @@ class Combination:
     precision: str
     runtime: str
     encoder_engine: str
+    cross_kv: str
     pruning: str  # a key of PRUNE
 
     @property
@@ -98,7 +100,7 @@ def build(cell: Combination, documents_file: Path, output: Path) -> Path:
     if cell.precision != "fp32":
         arguments += ["--calibration-data", str(documents_file)]
     if cell.precision == "int8":
-        arguments += ["--encoder-engine", cell.encoder_engine]
+        arguments += ["--encoder-engine", cell.encoder_engine, "--cross-kv", cell.cross_kv]
     result = command(*arguments)
     assert result.returncode == 0, result.stdout + result.stderr
     return output
@@ -117,7 +119,7 @@ def test_a_build_serves_what_it_is_asked_for(
         assert manifest["versions"]["openvino"]
 
     config = ModelConfig.from_manifest(folder / "manifest.json")
-    runner = open_runner(folder / "kobart/1", config.runtime, config.shape, config.encoder_engine)
+    runner = open_runner(folder / "kobart/1", config.engines)
     # Layers are chosen by the loss on the checkpoint's own documents: the same once more.
     source, _ = load_source(BuildConfig(checkpoint=str(MINI_CHECKPOINT), prune=cell.prune))
     oracle = Oracle(MINI_CHECKPOINT, source.checkpoint.model)
@@ -145,7 +147,11 @@ def test_a_build_serves_what_it_is_asked_for(
 def check_manifest(cell: Combination, manifest: dict[str, Any]) -> None:
     built, verification = manifest["built"], manifest["verification"]
     assert (built["precision"], built["runtime"]) == (cell.precision, cell.runtime)
-    assert built["encoder_engine"] == cell.encoder_engine
+    assert (built["encoder_engine"], built["cross_kv"]) == (cell.encoder_engine, cell.cross_kv)
+    in_bytes = {"encoder.cross-int8.onnx", "decoder.cross-int8.onnx"} <= manifest[
+        "artefacts"
+    ].keys()
+    assert in_bytes is (cell.cross_kv == "int8")
     assert tuple(manifest["pruning"]["requested"] if cell.prune else ()) == cell.prune
     assert verification["enforced"]
     assert verification["passed"]

@@ -1,0 +1,93 @@
+"""How cross-attention K/V are kept: as asked, or int8 where it is faster and passes the gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builders import cross_kv_choice
+from builders.agreement import Teacher
+from builders.config import BuildConfig
+from builders.cross_kv_choice import choose_cross_kv, decide, step_ms, write_int8
+from builders.export import export_decoder, export_encoder
+from builders.pipeline import Source, load_source
+from kobart_runtime.model_config import (
+    CROSS_INT8_FILES,
+    DECODER_FILE,
+    ENCODER_FILE,
+    EngineConfig,
+)
+from kobart_runtime.runners import open_runner
+from tests.conftest import MINI_CHECKPOINT
+
+SLOWER, FASTER = {"float": 2.0, "int8": 3.0}, {"float": 2.0, "int8": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("asked", "agreement", "times", "kept", "reason"),
+    [
+        ("auto", 1.0, FASTER, "int8", "auto: float 2.0 ms, int8 1.0 ms a decode step"),
+        ("auto", 1.0, SLOWER, "float", "auto: float 2.0 ms, int8 3.0 ms a decode step"),
+        ("auto", 0.5, FASTER, "float", "auto: int8 agrees on 50.00%, gate 97.0%"),
+        ("int8", 0.5, SLOWER, "int8", "as asked"),
+    ],
+)
+def test_the_faster_that_passes_unless_one_is_asked_for(
+    asked: str, agreement: float, times: dict[str, float], kept: str, reason: str
+) -> None:
+    assert decide(asked, agreement, times) == (kept, reason)
+
+
+@pytest.fixture(scope="module")
+def mini() -> Source:
+    return load_source(BuildConfig(checkpoint=str(MINI_CHECKPOINT), precision="int8"))[0]
+
+
+@pytest.fixture
+def engines(mini: Source) -> EngineConfig:
+    return EngineConfig(runtime="onnxruntime", shape=mini.shape)
+
+
+@pytest.fixture
+def folder(mini: Source, engines: EngineConfig, tmp_path: Path) -> Path:
+    """Float engines, and those of int8 K/V beside them."""
+    export_encoder(mini.checkpoint.model, tmp_path / ENCODER_FILE)
+    export_decoder(mini.checkpoint.model, tmp_path / DECODER_FILE, mini.shape.num_candidates)
+    assert mini.documents
+    write_int8(tmp_path, engines, mini.documents.sample(8))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def teacher(mini: Source) -> Teacher:
+    assert mini.documents
+    return Teacher(mini.checkpoint, mini.documents.sample(8))
+
+
+@pytest.mark.parametrize(("int8_ms", "kept"), [(0.5, "int8"), (1.5, "float")])
+def test_the_graphs_that_are_not_taken_are_deleted(
+    int8_ms: float,
+    kept: str,
+    folder: Path,
+    engines: EngineConfig,
+    mini: Source,
+    teacher: Teacher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = {"float": 1.0, "int8": int8_ms}
+    monkeypatch.setattr(cross_kv_choice, "step_ms", lambda runners, documents: times)
+    assert mini.documents
+    choice = choose_cross_kv("auto", folder, engines, mini.documents, teacher)
+    assert (choice.kept, choice.step_ms) == (kept, times)
+    assert choice.int8_agreement is not None
+    assert choice.int8_agreement > 0.99
+    assert all((folder / name).exists() is (kept == "int8") for name in CROSS_INT8_FILES)
+    assert (folder / DECODER_FILE).exists()
+
+
+def test_a_step_of_each_is_timed(folder: Path, engines: EngineConfig, mini: Source) -> None:
+    assert mini.documents
+    times = step_ms({"float": open_runner(folder, engines)}, mini.documents.sample(8))
+    assert times.keys() == {"float"}
+    assert times["float"] > 0
