@@ -7,12 +7,13 @@ from pathlib import Path
 
 from builders.agreement import Teacher
 from builders.config import BuildConfig
+from builders.cpu_candidates import group_candidates
 from builders.cpu_graph import keep_beams_apart
 from builders.cross_kv_choice import CrossKvChoice, choose_cross_kv, write_int8
 from builders.encoder_choice import EncoderChoice, choose_encoder
 from builders.steps import Steps
 from calibration.documents import DocumentSet
-from kobart_runtime.model_config import DECODER_FILE, EngineConfig, ModelShape
+from kobart_runtime.model_config import CROSS_INT8_FILES, DECODER_FILE, EngineConfig, ModelShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +25,12 @@ class CpuEngines:
 
 
 def lay_out(folder: Path, num_decoder_layers: int, step: Steps) -> None:
-    """Lay the decoder out for CPUs, which every precision gains by."""
+    """Lay the decoders of a folder out for CPUs, which every precision gains by."""
     with step(f"lay out {DECODER_FILE} for CPUs"):
         keep_beams_apart(folder / DECODER_FILE, num_decoder_layers)
+        for name in (DECODER_FILE, CROSS_INT8_FILES[1]):
+            if (folder / name).exists():
+                group_candidates(folder / name)
 
 
 def fit_int8(

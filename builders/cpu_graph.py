@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from builders.graph_walk import reader, writer
+from builders.graph_editing import reader, save, writer
 from kobart_runtime import bindings
 from kobart_runtime.errors import BuildError
 
@@ -46,11 +46,7 @@ def keep_beams_apart(path: Path, num_decoder_layers: int) -> None:
         _widen_query(scores)
         _widen_bias(graph, scores, biases)
         _widen(reader(attended.outputs[0], "Transpose"))
-    model = gs.export_onnx(graph.cleanup().toposort())
-    del model.graph.value_info[:]  # shapes from before
-    onnx.checker.check_model(model, full_check=True)
-    path.unlink()  # it may be a hard link to the portable graph
-    onnx.save(model, path)
+    save(graph, path)
 
 
 def _unsqueezed(

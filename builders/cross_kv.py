@@ -18,14 +18,14 @@ Shapes: R requests, W beams, S source length, H heads, D head dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from builders.graph_walk import reader, writer
+from builders.graph_editing import MICROSOFT, add_node, reader, save, writer
 from calibration.documents import Document, pad
 from kobart_runtime import bindings
 from kobart_runtime.model_config import ModelShape
@@ -34,8 +34,6 @@ from kobart_runtime.onnxruntime_runner import Encoder
 LARGEST_INT8 = 127
 # Unsigned bytes: signed ones are inexact on CPUs without VNNI (quantize_dynamic.py).
 _ZERO = np.array(128, np.uint8)
-MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators
-_INTEGER_PRODUCT = "MatMulIntegerToFloat"
 _KEY_PERMUTATION = [0, 2, 3, 1]  # [R, S, H, D] -> [R, H, D, S]
 
 Scales = Mapping[str, np.ndarray]  # name of a key or value among past_cross -> float32[H, D]
@@ -90,7 +88,7 @@ def quantize_encoder(source: Path, target: Path, scales: Scales) -> None:
         writer(key, "Transpose").attrs["perm"] = _KEY_PERMUTATION
         requests, heads, length, head_dim = key.shape
         key.shape = [requests, heads, head_dim, length]
-    _save(graph, target)
+    save(graph, target)
 
 
 def quantize_decoder(source: Path, target: Path, scales: Scales) -> None:
@@ -110,7 +108,7 @@ def quantize_decoder(source: Path, target: Path, scales: Scales) -> None:
         key, value = (inputs[name] for name in bindings.past_cross(layer))
         _multiply_keys(graph, key, scales[key.name])
         _multiply_values(graph, value, scales[value.name])
-    _save(graph, target)
+    save(graph, target)
 
 
 def _quantize_output(graph: gs.Graph, output: gs.Tensor, scale: np.ndarray) -> None:
@@ -119,9 +117,9 @@ def _quantize_output(graph: gs.Graph, output: gs.Tensor, scale: np.ndarray) -> N
     The scales are multiplied with: ONNX Runtime's QuantizeLinear is slow along the last axis.
     """
     reshape = writer(writer(output, "Transpose").inputs[0], "Reshape")
-    [scaled] = _node(graph, output, "Mul", [reshape.inputs[0], 1 / scale.reshape(-1)])
+    [scaled] = add_node(graph, output.name, "Mul", [reshape.inputs[0], 1 / scale.reshape(-1)])
     quantizer = [scaled, np.array(1, np.float32), _ZERO]
-    [reshape.inputs[0]] = _node(graph, output, "QuantizeLinear", quantizer)
+    [reshape.inputs[0]] = add_node(graph, output.name, "QuantizeLinear", quantizer)
     output.dtype = _ZERO.dtype
 
 
@@ -134,10 +132,12 @@ def _multiply_keys(graph: gs.Graph, key: gs.Variable, scale: np.ndarray) -> None
         node.outputs.clear()
     requests, heads, length, head_dim = key.shape
     key.dtype, key.shape = _ZERO.dtype, [requests, heads, head_dim, length]
-    [scaled] = _node(graph, key, "Mul", [query, scale[None, :, None, :]])
-    rows, row_scale, row_zero = _node(graph, key, "DynamicQuantizeLinear", [scaled], num_outputs=3)
+    [scaled] = add_node(graph, key.name, "Mul", [query, scale[None, :, None, :]])
+    rows, row_scale, row_zero = add_node(
+        graph, key.name, "DynamicQuantizeLinear", [scaled], num_outputs=3
+    )
     operands = [rows, key, row_scale, np.array(1, np.float32), row_zero, _ZERO]
-    _node(graph, key, _INTEGER_PRODUCT, operands, into=scores)
+    add_node(graph, key.name, "MatMulIntegerToFloat", operands, into=scores, domain=MICROSOFT)
 
 
 def _multiply_values(graph: gs.Graph, value: gs.Variable, scale: np.ndarray) -> None:
@@ -146,44 +146,11 @@ def _multiply_values(graph: gs.Graph, value: gs.Variable, scale: np.ndarray) -> 
     product.inputs.clear()
     product.outputs.clear()
     value.dtype = _ZERO.dtype
-    [peak] = _node(graph, value, "ReduceMax", [weights], attrs={"axes": [-1], "keepdims": 1})
-    [of_peak] = _node(graph, value, "Div", [weights, peak])
+    [peak] = add_node(graph, value.name, "ReduceMax", [weights], axes=[-1], keepdims=1)
+    [of_peak] = add_node(graph, value.name, "Div", [weights, peak])
     step, zero = np.array(1 / np.iinfo(np.uint8).max, np.float32), np.array(0, np.uint8)
-    [rows] = _node(graph, value, "QuantizeLinear", [of_peak, step, zero])
+    [rows] = add_node(graph, value.name, "QuantizeLinear", [of_peak, step, zero])
     operands = [rows, value, step, np.array(1, np.float32), zero, _ZERO]
-    [summed] = _node(graph, value, _INTEGER_PRODUCT, operands)
-    [scaled_peak] = _node(graph, value, "Mul", [peak, scale[None, :, None, :]])
-    _node(graph, value, "Mul", [summed, scaled_peak], into=context)
-
-
-def _node(
-    graph: gs.Graph,
-    of: gs.Tensor,
-    operator: str,
-    inputs: Sequence[gs.Tensor | np.ndarray],
-    *,
-    into: gs.Tensor | None = None,
-    num_outputs: int = 1,
-    attrs: Mapping[str, object] | None = None,
-) -> list[gs.Tensor]:
-    """Add a node, named after the key or value that it is for; returns its outputs."""
-    name = f"{of.name}_{operator}"
-    outputs = [into] if into is not None else [f"{name}_{index}" for index in range(num_outputs)]
-    found: list[gs.Tensor] = graph.layer(
-        op=operator,
-        name=f"{name}_{len(graph.nodes)}",
-        domain=MICROSOFT if operator == _INTEGER_PRODUCT else None,
-        inputs=list(inputs),
-        outputs=outputs,
-        attrs=dict(attrs or {}),
-    )
-    return found
-
-
-def _save(graph: gs.Graph, path: Path) -> None:
-    model = gs.export_onnx(graph.cleanup().toposort())
-    del model.graph.value_info[:]  # shapes from before
-    if not any(entry.domain == MICROSOFT for entry in model.opset_import):
-        model.opset_import.add(domain=MICROSOFT, version=1)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    [summed] = add_node(graph, value.name, "MatMulIntegerToFloat", operands, domain=MICROSOFT)
+    [scaled_peak] = add_node(graph, value.name, "Mul", [peak, scale[None, :, None, :]])
+    add_node(graph, value.name, "Mul", [summed, scaled_peak], into=context)
