@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from builders.agreement import Teacher
+from builders.choosing import faster_of_two
 from builders.cross_kv import channel_scales, quantize_decoder, quantize_encoder
-from builders.precision import AGREEMENT_GATES
 from builders.timing import MAX_DOCUMENTS, best_ms
 from calibration.documents import DocumentSet
 from calibration.feeds import Step, forced_steps
@@ -72,29 +72,11 @@ def choose_cross_kv(
     }
     agreement = teacher.agreement_of(runners["int8"])
     times = step_ms(runners, documents)
-    kept, reason = decide(asked, agreement, times)
+    kept, reason = faster_of_two(asked, agreement, times, "decode step")
     if kept == "float":
         for name in CROSS_INT8_FILES:
             (folder / name).unlink()
     return CrossKvChoice(kept=kept, reason=reason, step_ms=times, int8_agreement=agreement)
-
-
-def decide(asked: str, agreement: float, times: Mapping[str, float]) -> tuple[str, str]:
-    """How K/V are kept, and why.
-
-    Args:
-        asked: As of `choose_cross_kv`.
-        agreement: Share of equal tokens with int8, 0..1.
-        times: Kept so -> time.
-    """
-    if asked == "int8":
-        return asked, "as asked"
-    gate = AGREEMENT_GATES["int8"]
-    if agreement < gate:
-        return "float", f"auto: int8 agrees on {agreement:.2%}, gate {gate:.1%}"
-    fastest = min(times, key=lambda kept: times[kept])
-    told = ", ".join(f"{kept} {ms} ms" for kept, ms in times.items())
-    return fastest, f"auto: {told} a decode step"
 
 
 def step_ms(runners: Mapping[str, ModelRunner], documents: DocumentSet) -> dict[str, float]:

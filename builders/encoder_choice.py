@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from builders.agreement import Teacher
-from builders.precision import AGREEMENT_GATES, PORTABLE_FILES
+from builders.choosing import faster_of_two
+from builders.precision import PORTABLE_FILES
 from builders.repository import link
 from builders.timing import best_ms
 from calibration.documents import DocumentSet, pad
@@ -87,31 +88,13 @@ def choose_encoder(
         "openvino": encoder,
     }
     times = encode_ms(encoders, documents)
-    engine, reason = decide(asked, agreement, times)
+    engine, reason = faster_of_two(asked, agreement, times, "source")
     if engine == "openvino":
         (folder / ENCODER_FILE).unlink()
         link(folder / PORTABLE_FILES[ENCODER_FILE], folder / ENCODER_FILE)
     return EncoderChoice(
         engine=engine, reason=reason, encode_ms=times, openvino_agreement=agreement
     )
-
-
-def decide(asked: str, agreement: float, times: Mapping[str, float]) -> tuple[str, str]:
-    """The engine, and why.
-
-    Args:
-        asked: The build's `encoder_engine`.
-        agreement: Share of equal tokens if OpenVINO encodes, 0..1.
-        times: Engine -> time.
-    """
-    if asked == "openvino":
-        return asked, "as asked"
-    gate = AGREEMENT_GATES["int8"]
-    if agreement < gate:
-        return "onnxruntime", f"auto: OpenVINO agrees on {agreement:.2%}, gate {gate:.1%}"
-    fastest = min(times, key=lambda engine: times[engine])
-    told = ", ".join(f"{engine} {ms} ms" for engine, ms in times.items())
-    return fastest, f"auto: {told} a source"
 
 
 def encode_ms(encoders: Mapping[str, Encoder], documents: DocumentSet) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How cross-attention K/V are kept: as asked, or int8 where it is faster and passes the gate."""
+"""What is left of the graphs once it is decided how cross-attention K/V are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from builders import cross_kv_choice
 from builders.agreement import Teacher
 from builders.config import BuildConfig
-from builders.cross_kv_choice import choose_cross_kv, decide, step_ms, write_int8
+from builders.cross_kv_choice import choose_cross_kv, step_ms, write_int8
 from builders.export import export_decoder, export_encoder
 from builders.pipeline import Source, load_source
 from kobart_runtime.model_config import (
@@ -20,23 +20,6 @@ from kobart_runtime.model_config import (
 )
 from kobart_runtime.runners import open_runner
 from tests.conftest import MINI_CHECKPOINT
-
-SLOWER, FASTER = {"float": 2.0, "int8": 3.0}, {"float": 2.0, "int8": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("asked", "agreement", "times", "kept", "reason"),
-    [
-        ("auto", 1.0, FASTER, "int8", "auto: float 2.0 ms, int8 1.0 ms a decode step"),
-        ("auto", 1.0, SLOWER, "float", "auto: float 2.0 ms, int8 3.0 ms a decode step"),
-        ("auto", 0.5, FASTER, "float", "auto: int8 agrees on 50.00%, gate 97.0%"),
-        ("int8", 0.5, SLOWER, "int8", "as asked"),
-    ],
-)
-def test_the_faster_that_passes_unless_one_is_asked_for(
-    asked: str, agreement: float, times: dict[str, float], kept: str, reason: str
-) -> None:
-    assert decide(asked, agreement, times) == (kept, reason)
 
 
 @pytest.fixture(scope="module")

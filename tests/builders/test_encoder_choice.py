@@ -1,4 +1,4 @@
-"""What runs the encoder: what was asked for, or the faster of what passes the gate."""
+"""What runs the encoder, and what is timed to decide it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from builders.config import BuildConfig
 from builders.encoder_choice import (
     EncoderChoice,
     choose_encoder,
-    decide,
     encode_ms,
     find_openvino,
 )
@@ -36,26 +35,6 @@ def no_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr(encoder_choice, "import_module", missing)
-
-
-SLOWER, FASTER = {"onnxruntime": 2.0, "openvino": 3.0}, {"onnxruntime": 2.0, "openvino": 1.0}
-
-
-@pytest.mark.parametrize(
-    ("asked", "agreement", "times", "engine", "reason"),
-    [
-        ("auto", 1.0, FASTER, "openvino", "onnxruntime 2.0 ms, openvino 1.0 ms a source"),
-        ("auto", 1.0, SLOWER, "onnxruntime", "onnxruntime 2.0 ms, openvino 3.0 ms a source"),
-        ("auto", 0.5, FASTER, "onnxruntime", "OpenVINO agrees on 50.00%, gate 97.0%"),
-        ("openvino", 0.5, SLOWER, "openvino", "as asked"),
-    ],
-)
-def test_the_faster_that_passes_unless_one_is_asked_for(
-    asked: str, agreement: float, times: dict[str, float], engine: str, reason: str
-) -> None:
-    found = decide(asked, agreement, times)
-    assert found[0] == engine
-    assert found[1].endswith(reason)
 
 
 def test_openvino_is_found_unless_the_other_is_asked_for() -> None:
