@@ -24,7 +24,7 @@ from benchmarks.kept_builds import kept_build
 from benchmarks.results import read_json, write_json
 from builders.checkpoint import RANDOM_CHECKPOINT
 from client.perf.machine import Machine
-from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, MANIFEST_NAME, ModelConfig
+from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
 from kobart_runtime.runners import open_runner
 from training.corpus.dialogue import CorpusConfig, generate
 
@@ -131,6 +131,7 @@ def row(variant: Variant, folder: Path, checkpoint_bytes: int, speed: Speed) -> 
     manifest = _manifest(folder)
     stats = manifest["pruning"]["stats"] if variant.pruned else None
     parameters = stats["active_params"] if stats else manifest["checkpoint"]["parameters"]
+    encoder, decoder = _config(folder).engines.files
     return {
         "name": variant.name,
         "precision": variant.precision,
@@ -138,8 +139,8 @@ def row(variant: Variant, folder: Path, checkpoint_bytes: int, speed: Speed) -> 
         "quantization": manifest["built"]["quantization"],
         "parameters": parameters,
         "checkpoint_bytes": checkpoint_bytes,
-        "encoder_onnx_bytes": manifest["artefact_bytes"][ENCODER_FILE],
-        "decoder_onnx_bytes": manifest["artefact_bytes"][DECODER_FILE],
+        "encoder_onnx_bytes": manifest["artefact_bytes"][encoder],
+        "decoder_onnx_bytes": manifest["artefact_bytes"][decoder],
         **dataclasses.asdict(speed),
     }
 

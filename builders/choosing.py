@@ -14,7 +14,8 @@ def faster_of_two(
 
     Args:
         asked: The second of the two, or "auto".
-        agreement: Share of equal tokens with the second, 0..1; the first has passed its gate.
+        agreement: Share of equal tokens with the second, 0..1; the first is taken where that
+            is too low.
         times: Name -> milliseconds, of the two.
         unit: What they are the time of.
     """

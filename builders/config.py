@@ -188,7 +188,7 @@ class BuildConfig:
             if getattr(self, name) == value and not on_cpu:
                 raise ConfigError(
                     f"{name} {value} is for precision int8 and runtime onnxruntime, "
-                    f"got {self.precision} and {self.runtime}"
+                    f"got {self.precision} and {self.runtime}: ask for those, or leave {name} out"
                 )
         if self.calibrated_by_tensorrt and (self.precision, self.runtime) != ("int8", "tensorrt"):
             raise ConfigError(

@@ -31,7 +31,8 @@ class CrossKvChoice:
     kept: str  # "float" or "int8"
     reason: str
     step_ms: dict[str, float] = field(default_factory=dict)  # kept -> time of a decode step
-    int8_agreement: float | None = None  # share of equal tokens with int8, 0..1
+    float_agreement: float | None = None  # share of equal tokens with the engine models, 0..1
+    int8_agreement: float | None = None  # and with int8
 
 
 def write_int8(folder: Path, engines: EngineConfig, documents: DocumentSet) -> None:
@@ -70,13 +71,19 @@ def choose_cross_kv(
     runners = {
         kept: open_runner(folder, replace(engines, cross_kv=kept)) for kept in ("float", "int8")
     }
-    agreement = teacher.agreement_of(runners["int8"])
+    agreements = {kept: teacher.agreement_of(runner) for kept, runner in runners.items()}
     times = step_ms(runners, documents)
-    kept, reason = faster_of_two(asked, agreement, times, "decode step")
+    kept, reason = faster_of_two(asked, agreements["int8"], times, "decode step")
     if kept == "float":
         for name in CROSS_INT8_FILES:
             (folder / name).unlink()
-    return CrossKvChoice(kept=kept, reason=reason, step_ms=times, int8_agreement=agreement)
+    return CrossKvChoice(
+        kept=kept,
+        reason=reason,
+        step_ms=times,
+        float_agreement=agreements["float"],
+        int8_agreement=agreements["int8"],
+    )
 
 
 def step_ms(runners: Mapping[str, ModelRunner], documents: DocumentSet) -> dict[str, float]:

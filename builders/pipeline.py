@@ -172,11 +172,11 @@ def _fill(
     engines = EngineConfig(runtime=runtime, shape=source.shape)
     if cpu:
         engines = replace(engines, encoder_engine=cpu.encoder.engine, cross_kv=cpu.cross_kv.kept)
-    names = list(dict.fromkeys((*ENGINE_FILES[runtime], *engines.files)))
-    artefact = _read_back(layout.front, names, config.graph_precision)
+    further = [name for name in engines.files if name not in ENGINE_FILES[runtime]]
+    artefact = _read_back(layout.front, runtime, further, config.graph_precision)
     with step("compare with PyTorch"):
         runner = open_runner(layout.front, engines)
-        verification = _verify(runner, config, source, conversion)
+        verification = _verify(runner, config, source, conversion, cpu)
     _check_gate(verification)
     plans = None
     if choice.runtime == "tensorrt":
@@ -200,8 +200,7 @@ def _fill(
     with step("lay out the repository"):
         path, files = source.checkpoint.tokenizer_path, source.checkpoint.files
         portable = conversion.portable if conversion else ()
-        further = (*(name for name in names if name not in ENGINE_FILES[runtime]), *portable)
-        artefacts = [*layout.artefacts, *(layout.front / name for name in further)]
+        artefacts = [*layout.artefacts, *(layout.front / name for name in (*further, *portable))]
         repository.write_front(layout, path, files[TOKENIZER_FILE])
         write_manifest(layout.root, facts, artefacts)
         repository.link_models(
@@ -260,16 +259,14 @@ def _fit_to_cpu(
     return fit_int8(folder, config, source.shape, source.documents, source.teacher, step)
 
 
-def _read_back(folder: Path, names: Sequence[str], precision: str) -> Artefact:
-    """What the engines are; all must be what was asked for.
+def _read_back(folder: Path, runtime: str, further: Sequence[str], precision: str) -> Artefact:
+    """What the engines are; they and those of `further` must be what was asked for.
 
-    The share is the lowest of them; two ways of quantization are told as "qdq, dynamic".
+    The share is the lower of the two; two ways of quantization are told as "qdq, dynamic".
     """
-    artefacts = [
-        (torchscript.read_back if name.endswith(".pt") else read_back)(folder / name)
-        for name in names
-    ]
-    for artefact in artefacts:
+    read = torchscript.read_back if runtime == "torchscript" else read_back
+    artefacts = [read(folder / name) for name in ENGINE_FILES[runtime]]
+    for artefact in (*artefacts, *(read(folder / name) for name in further)):
         if artefact.precision != precision:
             raise BuildError(f"precision {precision} was asked for, built was {artefact.precision}")
     ways = dict.fromkeys(artefact.quantization for artefact in artefacts if artefact.quantization)
@@ -278,15 +275,25 @@ def _read_back(folder: Path, names: Sequence[str], precision: str) -> Artefact:
 
 
 def _verify(
-    runner: ModelRunner, config: BuildConfig, source: Source, conversion: Conversion | None
+    runner: ModelRunner,
+    config: BuildConfig,
+    source: Source,
+    conversion: Conversion | None,
+    cpu: CpuEngines | None,
 ) -> Verification:
-    """Compare the engines with PyTorch."""
+    """Compare the engines that the front model opens with PyTorch.
+
+    The engine models have others if the front model keeps int8 K/V: the lower agreement counts.
+    """
     enforced = source.checkpoint.trained and not config.force
     verification = compare(source.checkpoint, runner, source.tokenizer, enforced=enforced)
     if not (conversion and source.teacher):
         return verification
+    agreements = [source.teacher.agreement_of(runner)]
+    if cpu and cpu.cross_kv.float_agreement is not None:
+        agreements.append(cpu.cross_kv.float_agreement)
     return verification.gated_by_agreement(
-        source.teacher.agreement_of(runner),
+        min(agreements),
         source.teacher.num_tokens,
         AGREEMENT_GATES[config.precision],
         conversion.agreements.get(QDQ),

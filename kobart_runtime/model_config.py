@@ -60,7 +60,19 @@ class EngineConfig:
     runtime: str  # what decodes: "onnxruntime", "tensorrt" or "torchscript"
     shape: ModelShape
     encoder_engine: str | None = None  # "openvino"; else the runtime itself encodes
-    cross_kv: str = "float"  # how cross-attention K/V are kept: "float" as built, or "int8"
+    cross_kv: str = "float"  # how cross-attention K/V are kept: "float", or "int8"
+
+    def __post_init__(self) -> None:
+        encoders = (None, "openvino", self.runtime)
+        for name, value, known in (
+            ("encoder_engine", self.encoder_engine, encoders),
+            ("cross_kv", self.cross_kv, ("float", "int8")),
+        ):
+            if value not in known:
+                raise BuildError(
+                    f"this build's {name} is {value!r}, this version knows "
+                    f"{', '.join(str(each) for each in known if each)}: build again"
+                )
 
     @property
     def files(self) -> tuple[str, str]:

@@ -65,6 +65,7 @@ def test_the_graphs_that_are_not_taken_are_deleted(
     assert (choice.kept, choice.step_ms) == (kept, times)
     assert choice.int8_agreement is not None
     assert choice.int8_agreement > 0.99
+    assert choice.float_agreement == 1.0
     assert all((folder / name).exists() is (kept == "int8") for name in CROSS_INT8_FILES)
     assert (folder / DECODER_FILE).exists()
 

@@ -296,6 +296,9 @@ def int8_build(tiny: Path, documents_file: Path, tmp_path_factory: pytest.TempPa
             precision="int8",
             calibration_data=str(documents_file),
             output=str(tmp_path_factory.mktemp("int8") / "build"),
+            runtime="onnxruntime",
+            encoder_engine="onnxruntime",  # not by the clock
+            cross_kv="int8",
             force=True,
         )
     )
