@@ -183,18 +183,17 @@ class BuildConfig:
                 "PyTorch's float16 is no faster than its float32, and int8 graphs are ONNX; "
                 f"ask for --runtime onnxruntime or tensorrt with --precision {self.precision}"
             )
-        for name, value in (("encoder_engine", "openvino"), ("cross_kv", "int8")):
-            on_cpu = (self.precision, self.runtime) == ("int8", "onnxruntime")
-            if getattr(self, name) == value and not on_cpu:
+        for name, value, runtime in (
+            ("encoder_engine", "openvino", "onnxruntime"),
+            ("cross_kv", "int8", "onnxruntime"),
+            ("int8_calibrator", "tensorrt", "tensorrt"),
+        ):
+            is_asked = getattr(self, name) == value
+            if is_asked and (self.precision, self.runtime) != ("int8", runtime):
                 raise ConfigError(
-                    f"{name} {value} is for precision int8 and runtime onnxruntime, "
+                    f"{name} {value} is for precision int8 and runtime {runtime}, "
                     f"got {self.precision} and {self.runtime}: ask for those, or leave {name} out"
                 )
-        if self.calibrated_by_tensorrt and (self.precision, self.runtime) != ("int8", "tensorrt"):
-            raise ConfigError(
-                "int8_calibrator tensorrt is for precision int8 and runtime tensorrt, "
-                f"got {self.precision} and {self.runtime}"
-            )
         parse_steps(self.prune or (), self.prune_layers or ())
         if not MODEL_NAME.fullmatch(self.model_name):
             raise ConfigError(

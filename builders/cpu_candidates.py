@@ -11,26 +11,23 @@ logits once for the four of the portable graph.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from builders.graph_editing import add_node, save
+from builders.graph_editing import add_node
 from kobart_runtime import bindings
 
 _PREFIX = "candidates"
 _WORTH_IT = 0.25  # of what a heap over the whole vocabulary looks at
 
 
-def group_candidates(path: Path) -> None:
-    """Rewrite a decoder's way from logits to candidates in place.
+def group_candidates(graph: gs.Graph) -> None:
+    """Rewrite a decoder's way from logits to candidates.
 
     Args:
-        path: Written by `export.export_decoder`, in any precision.
+        graph: Written by `export.export_decoder`, in any precision.
     """
-    graph = gs.import_onnx(onnx.load(path))
     outputs = {tensor.name: tensor for tensor in graph.outputs}
     logits, logprobs, candidate_ids = (
         outputs[name]
@@ -43,7 +40,6 @@ def group_candidates(path: Path) -> None:
     [all_logprobs] = add_node(graph, _PREFIX, "LogSoftmax", [logits], axis=-1)
     add_node(graph, _PREFIX, "GatherElements", [all_logprobs, ids], into=logprobs, axis=-1)
     add_node(graph, _PREFIX, "Cast", [ids], into=candidate_ids, to=onnx.TensorProto.INT32)
-    save(graph, path)
 
 
 def group_size(vocab_size: int, num_candidates: int) -> int:

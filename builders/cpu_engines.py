@@ -11,6 +11,7 @@ from builders.cpu_candidates import group_candidates
 from builders.cpu_graph import keep_beams_apart
 from builders.cross_kv_choice import CrossKvChoice, choose_cross_kv, write_int8
 from builders.encoder_choice import EncoderChoice, choose_encoder
+from builders.graph_editing import rewriting
 from builders.steps import Steps
 from calibration.documents import DocumentSet
 from kobart_runtime.model_config import CROSS_INT8_FILES, DECODER_FILE, EngineConfig, ModelShape
@@ -24,13 +25,27 @@ class CpuEngines:
     cross_kv: CrossKvChoice
 
 
-def lay_out(folder: Path, num_decoder_layers: int, step: Steps) -> None:
-    """Lay the decoders of a folder out for CPUs, which every precision gains by."""
+def lay_out(
+    folder: Path, num_decoder_layers: int, step: Steps, *, cross_int8: bool = False
+) -> None:
+    """Lay the decoder out for CPUs, which every precision gains by.
+
+    Args:
+        folder: Where it lies.
+        num_decoder_layers: Its layers.
+        step: Announces what is done.
+        cross_int8: Whether the decoder of int8 K/V lies there too.
+
+    Raises:
+        BuildError: A graph does not have the form that it is exported in.
+    """
     with step(f"lay out {DECODER_FILE} for CPUs"):
-        keep_beams_apart(folder / DECODER_FILE, num_decoder_layers)
-        for name in (DECODER_FILE, CROSS_INT8_FILES[1]):
-            if (folder / name).exists():
-                group_candidates(folder / name)
+        with rewriting(folder / DECODER_FILE) as graph:
+            keep_beams_apart(graph, num_decoder_layers)
+            group_candidates(graph)
+        if cross_int8:
+            with rewriting(folder / CROSS_INT8_FILES[1]) as graph:
+                group_candidates(graph)
 
 
 def fit_int8(
@@ -52,6 +67,7 @@ def fit_int8(
         step: Announces what is done.
 
     Raises:
+        BuildError: A graph does not have the form that it is exported in.
         ConfigError: OpenVINO was asked for and cannot be imported.
         EngineError: An engine cannot be loaded or run.
     """
@@ -63,7 +79,7 @@ def fit_int8(
         return CpuEngines(encoder=encoder, cross_kv=CrossKvChoice(kept="float", reason="as asked"))
     with step("quantize cross-attention keys and values"):
         write_int8(folder, engines, documents)
-    lay_out(folder, shape.num_decoder_layers, step)
+    lay_out(folder, shape.num_decoder_layers, step, cross_int8=True)
     with step("time decode steps"):
         cross_kv = choose_cross_kv(config.cross_kv, folder, engines, documents, teacher)
     return CpuEngines(encoder=encoder, cross_kv=cross_kv)

@@ -8,13 +8,10 @@ next beam finds it in the processor's cache: `[R, H, W, 1, D] x [R, H, 1, S, D]`
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import onnx
 import onnx_graphsurgeon as gs
 
-from builders.graph_editing import reader, save, writer
+from builders.graph_editing import add_node, reader, writer
 from kobart_runtime import bindings
 from kobart_runtime.errors import BuildError
 
@@ -26,17 +23,16 @@ _WIDE_PERMUTATIONS = {  # tokens and heads change places, or the last two axes
 _ON_THE_WAY = ("Cast", "Mul", "Transpose", "Reshape")
 
 
-def keep_beams_apart(path: Path, num_decoder_layers: int) -> None:
-    """Rewrite a decoder's cross-attention in place; its inputs and outputs stay as they are.
+def keep_beams_apart(graph: gs.Graph, num_decoder_layers: int) -> None:
+    """Rewrite a decoder's cross-attention; its inputs and outputs stay as they are.
 
     Args:
-        path: Written by `export.export_decoder`, in any precision.
+        graph: Written by `export.export_decoder`, in any precision.
         num_decoder_layers: Its layers.
 
     Raises:
         BuildError: The graph does not have the form that `export` gives it.
     """
-    graph = gs.import_onnx(onnx.load(path))
     inputs = {tensor.name: tensor for tensor in graph.inputs}
     biases: set[str] = set()
     for layer in range(num_decoder_layers):
@@ -46,18 +42,16 @@ def keep_beams_apart(path: Path, num_decoder_layers: int) -> None:
         _widen_query(scores)
         _widen_bias(graph, scores, biases)
         _widen(reader(attended.outputs[0], "Transpose"))
-    save(graph, path)
 
 
 def _unsqueezed(
     graph: gs.Graph, tensor: gs.Tensor, readers: list[gs.Node], axis: int
 ) -> gs.Variable:
     """`tensor` with a further axis of length 1, which `readers` read in its place."""
-    wide = gs.Variable(f"{tensor.name}_wide")
-    for node in list(readers):
+    readers = list(readers)  # before the new one is among them
+    [wide] = add_node(graph, f"{tensor.name}_wide", "Unsqueeze", [tensor, np.array([axis])])
+    for node in readers:
         node.inputs = [wide if given is tensor else given for given in node.inputs]
-    axes = gs.Constant(f"{tensor.name}_axes", np.array([axis], np.int64))
-    graph.nodes.append(gs.Node("Unsqueeze", wide.name, {}, [tensor, axes], [wide]))
     return wide
 
 

@@ -34,6 +34,13 @@ class CrossKvChoice:
     float_agreement: float | None = None  # share of equal tokens with the engine models, 0..1
     int8_agreement: float | None = None  # and with int8
 
+    @property
+    def agreement(self) -> float | None:
+        """The lowest of what is delivered; None: not taken."""
+        if self.kept == "float" or self.float_agreement is None or self.int8_agreement is None:
+            return self.float_agreement
+        return min(self.float_agreement, self.int8_agreement)
+
 
 def write_int8(folder: Path, engines: EngineConfig, documents: DocumentSet) -> None:
     """Write the graphs of int8 K/V beside those of float K/V.

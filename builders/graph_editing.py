@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,14 @@ import onnx_graphsurgeon as gs
 from kobart_runtime.errors import BuildError
 
 MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators
+
+
+@contextmanager
+def rewriting(path: Path) -> Iterator[gs.Graph]:
+    """A file's graph, which is written back when the block ends without an error."""
+    graph = gs.import_onnx(onnx.load(path))
+    yield graph
+    save(graph, path)
 
 
 def reader(tensor: gs.Tensor, *operators: str) -> gs.Node:

@@ -289,11 +289,9 @@ def _verify(
     verification = compare(source.checkpoint, runner, source.tokenizer, enforced=enforced)
     if not (conversion and source.teacher):
         return verification
-    agreements = [source.teacher.agreement_of(runner)]
-    if cpu and cpu.cross_kv.float_agreement is not None:
-        agreements.append(cpu.cross_kv.float_agreement)
+    agreement = cpu.cross_kv.agreement if cpu else None
     return verification.gated_by_agreement(
-        min(agreements),
+        source.teacher.agreement_of(runner) if agreement is None else agreement,
         source.teacher.num_tokens,
         AGREEMENT_GATES[config.precision],
         conversion.agreements.get(QDQ),

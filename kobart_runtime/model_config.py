@@ -63,6 +63,11 @@ class EngineConfig:
     cross_kv: str = "float"  # how cross-attention K/V are kept: "float", or "int8"
 
     def __post_init__(self) -> None:
+        if self.runtime not in ENGINE_FILES:
+            raise BuildError(
+                f"this build needs the {self.runtime} runtime, this version has "
+                f"{', '.join(ENGINE_FILES)}"
+            )
         encoders = (None, "openvino", self.runtime)
         for name, value, known in (
             ("encoder_engine", self.encoder_engine, encoders),
@@ -113,7 +118,11 @@ class ModelConfig:
 
     @property
     def engines(self) -> EngineConfig:
-        """What the front model computes with."""
+        """What the front model computes with.
+
+        Raises:
+            BuildError: This version does not know one of them.
+        """
         return EngineConfig(
             runtime=self.runtime,
             shape=self.shape,

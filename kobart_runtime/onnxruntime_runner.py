@@ -13,7 +13,7 @@ from kobart_runtime import bindings
 from kobart_runtime.errors import EngineError, engine_errors
 from kobart_runtime.host_kv_cache import HostKvCache
 from kobart_runtime.host_memory import give_back_freed, host_free_bytes
-from kobart_runtime.model_config import ENGINE_FILES, ModelShape
+from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
 from kobart_runtime.model_runner import StepInputs, StepOutput
 
 FLOAT_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -40,7 +40,7 @@ class OnnxRuntimeRunner:
         num_threads: int = 0,
         *,
         encoder: Encoder | None = None,
-        files: tuple[str, str] = ENGINE_FILES["onnxruntime"],
+        decoder_file: str = DECODER_FILE,
     ) -> None:
         """Open the engines.
 
@@ -48,8 +48,8 @@ class OnnxRuntimeRunner:
             folder: Holds their files.
             shape: Their dimensions, from the manifest.
             num_threads: Threads of each engine; 0 takes one per physical core.
-            encoder: Encodes; None opens the encoder's file with ONNX Runtime.
-            files: The encoder's and the decoder's.
+            encoder: Encodes; None opens `encoder.onnx` with ONNX Runtime.
+            decoder_file: Decodes.
 
         Raises:
             EngineError: A file is no ONNX graph, or differs from the manifest.
@@ -57,8 +57,8 @@ class OnnxRuntimeRunner:
         self._shape = shape
         self.num_candidates = shape.num_candidates
         self.vocab_size = shape.vocab_size
-        encoder_file, self._file = files
-        self._encoder = encoder or OnnxRuntimeEncoder(folder / encoder_file, shape, num_threads)
+        self._file = decoder_file
+        self._encoder = encoder or OnnxRuntimeEncoder(folder / ENCODER_FILE, shape, num_threads)
         self._decoder = open_session(folder / self._file, num_threads, arena=False)
         layers = range(shape.num_decoder_layers)
         self._past_self = [name for layer in layers for name in bindings.past_self(layer)]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kobart_runtime.errors import BuildError, EngineError
+from kobart_runtime.errors import EngineError
 from kobart_runtime.model_config import (
     ENGINE_FILES,
     EngineConfig,
@@ -29,19 +29,6 @@ _logger = logging.getLogger(__name__)
 Engine = Callable[[list[str], dict[str, np.ndarray]], list[np.ndarray]]
 
 
-def engine_files(runtime: str) -> tuple[str, str]:
-    """The encoder's and the decoder's file, of the engine models.
-
-    Raises:
-        BuildError: This version has no such runtime.
-    """
-    if runtime not in ENGINE_FILES:
-        raise BuildError(
-            f"this build needs the {runtime} runtime, this version has {', '.join(ENGINE_FILES)}"
-        )
-    return ENGINE_FILES[runtime]
-
-
 def open_runner(folder: Path, engines: EngineConfig) -> ModelRunner:
     """Open the engines of a folder, as the front model does.
 
@@ -50,10 +37,8 @@ def open_runner(folder: Path, engines: EngineConfig) -> ModelRunner:
         engines: What runs which of them.
 
     Raises:
-        BuildError: This version has no such runtime.
-        EngineError: Its library, its device or a file is missing or not what it should be.
+        EngineError: A library, a device or a file is missing or not what it should be.
     """
-    engine_files(engines.runtime)
     shape = engines.shape
     if engines.runtime == "tensorrt":
         from kobart_runtime.tensorrt_runner import TensorRtRunner
@@ -64,7 +49,7 @@ def open_runner(folder: Path, engines: EngineConfig) -> ModelRunner:
     from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 
     return OnnxRuntimeRunner(
-        folder, shape, encoder=open_encoder(folder, engines), files=engines.files
+        folder, shape, encoder=open_encoder(folder, engines), decoder_file=engines.files[1]
     )
 
 
@@ -100,10 +85,10 @@ def open_engine(folder: Path, role: str, config: ModelConfig) -> Engine:
         config: The build's.
 
     Raises:
-        BuildError: The file is missing or not what was built.
+        BuildError: The file is missing or not what was built, or needs what this version lacks.
         EngineError: It cannot be loaded.
     """
-    file = engine_files(config.runtime)[("encoder", "decoder").index(role)]
+    file = ENGINE_FILES[config.engines.runtime][("encoder", "decoder").index(role)]
     verify_artefacts(folder, config.artefacts, [file])
     if config.runtime == "torchscript":
         return _torchscript().TorchScriptEngine.open(folder, role, config.shape).run

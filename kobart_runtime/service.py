@@ -36,7 +36,7 @@ from kobart_runtime.model_config import (
 from kobart_runtime.model_runner import ModelRunner
 from kobart_runtime.request import Request
 from kobart_runtime.responder import Responder
-from kobart_runtime.runners import engine_files, open_runner
+from kobart_runtime.runners import open_runner
 from kobart_runtime.tokenizer import Tokenizer
 
 __all__ = ["Answer", "Call", "Sink", "SummarizationService"]
@@ -75,7 +75,6 @@ class SummarizationService:
             EngineError: An engine cannot be loaded.
         """
         config = ModelConfig.from_manifest(folder / MANIFEST_NAME)
-        engine_files(config.runtime)  # refuses a runtime that this version has not
         verify_artefacts(folder, config.artefacts, [*config.engines.files, TOKENIZER_FILE])
         tokenizer = Tokenizer(
             folder / TOKENIZER_FILE,

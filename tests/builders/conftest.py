@@ -12,6 +12,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import BartConfig, BartForConditionalGeneration
 
+from builders.config import BuildConfig
+from builders.pipeline import Source, load_source
+from tests.conftest import MINI_CHECKPOINT
+from tests.tensorrt_double.plans import export_tiny
+
 VOCAB_SIZE = 160
 MAX_POSITIONS = 64
 CONTROL_TOKENS = ["<s>", "</s>", "<usr>", "<pad>", "<sys>", "<unk>", "<mask>"]
@@ -70,6 +75,20 @@ def make_checkpoint(
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mini() -> Source:
+    """kobart-mini as an int8 build loads it, with all its documents."""
+    return load_source(BuildConfig(checkpoint=str(MINI_CHECKPOINT), precision="int8"))[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The float32 graphs of a tiny model; read only."""
+    folder = tmp_path_factory.mktemp("tiny")
+    export_tiny(folder)
+    return folder
 
 
 SIZES: dict[str, Any] = {

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from builders.cpu_candidates import group_candidates, group_size
+from builders.graph_editing import rewriting
 from kobart_runtime import bindings
 from kobart_runtime.onnxruntime_runner import open_session
 
@@ -48,7 +49,8 @@ def test_they_are_the_best_the_lower_id_first(
 ) -> None:
     path = tmp_path / "head.onnx"
     write_head(path, vocab_size, num_candidates)
-    group_candidates(path)
+    with rewriting(path) as graph:
+        group_candidates(graph)
     assert ("GatherND" in operators(path)) is (vocab_size != 601)  # a prime has no groups
     rng = np.random.default_rng(vocab_size)
     logits = {

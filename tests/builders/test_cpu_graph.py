@@ -10,25 +10,19 @@ import onnx
 import pytest
 
 from builders.cpu_graph import keep_beams_apart
+from builders.graph_editing import rewriting
 from builders.half_precision import convert_to_half
 from builders.quantize_dynamic import write_dynamic
 from kobart_runtime import bindings
 from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE
 from kobart_runtime.onnxruntime_runner import open_session
-from tests.tensorrt_double.plans import SHAPE, export_tiny
+from tests.tensorrt_double.plans import SHAPE
 
 LAYERS = range(SHAPE.num_decoder_layers)
 OUTPUTS = [bindings.LOGITS, *(name for layer in LAYERS for name in bindings.present_self(layer))]
 # Largest difference of logits of about 10: products of other shapes sum in another order.
 TOLERANCES = {"fp32": 1e-4, "fp16": 0.1, "int8": 1e-2}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    export_tiny(folder)
-    return folder
 
 
 def feeds(num_requests: int, num_beams: int, dtype: type = np.float32) -> dict[str, np.ndarray]:
@@ -64,11 +58,12 @@ def write(precision: str, source: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", TOLERANCES)
-def test_nothing_changes_but_the_layout(precision: str, tiny: Path, tmp_path: Path) -> None:
+def test_nothing_changes_but_the_layout(precision: str, tiny_graphs: Path, tmp_path: Path) -> None:
     portable, apart = tmp_path / "portable.onnx", tmp_path / "apart.onnx"
-    write(precision, tiny / DECODER_FILE, portable)
+    write(precision, tiny_graphs / DECODER_FILE, portable)
     shutil.copy(portable, apart)
-    keep_beams_apart(apart, SHAPE.num_decoder_layers)
+    with rewriting(apart) as graph:
+        keep_beams_apart(graph, SHAPE.num_decoder_layers)
     before, after = open_session(portable), open_session(apart)
     dtype = np.float16 if precision == "fp16" else np.float32
     for num_requests, num_beams in ((1, 1), (3, 1), (1, 4), (3, 4)):
@@ -79,10 +74,11 @@ def test_nothing_changes_but_the_layout(precision: str, tiny: Path, tmp_path: Pa
             np.testing.assert_allclose(other, one, atol=TOLERANCES[precision], rtol=0)
 
 
-def test_every_product_with_a_source_has_one_row(tiny: Path, tmp_path: Path) -> None:
+def test_every_product_with_a_source_has_one_row(tiny_graphs: Path, tmp_path: Path) -> None:
     path = tmp_path / DECODER_FILE
-    shutil.copy(tiny / DECODER_FILE, path)
-    keep_beams_apart(path, SHAPE.num_decoder_layers)
+    shutil.copy(tiny_graphs / DECODER_FILE, path)
+    with rewriting(path) as graph:
+        keep_beams_apart(graph, SHAPE.num_decoder_layers)
     graph = onnx.shape_inference.infer_shapes(onnx.load(path)).graph
     ranks = {info.name: len(info.type.tensor_type.shape.dim) for info in graph.value_info}
     products = [node for node in graph.node if node.op_type == "MatMul"]
@@ -90,31 +86,34 @@ def test_every_product_with_a_source_has_one_row(tiny: Path, tmp_path: Path) -> 
     assert len(wide) == 2 * SHAPE.num_decoder_layers  # with keys, with values
 
 
-def test_a_hard_link_to_the_portable_graph_is_left_alone(tiny: Path, tmp_path: Path) -> None:
+def test_a_hard_link_to_the_portable_graph_is_left_alone(tiny_graphs: Path, tmp_path: Path) -> None:
     portable, linked = tmp_path / "portable.onnx", tmp_path / "linked.onnx"
-    shutil.copy(tiny / DECODER_FILE, portable)
+    shutil.copy(tiny_graphs / DECODER_FILE, portable)
     linked.hardlink_to(portable)
     before = portable.read_bytes()
-    keep_beams_apart(linked, SHAPE.num_decoder_layers)
+    with rewriting(linked) as graph:
+        keep_beams_apart(graph, SHAPE.num_decoder_layers)
     assert portable.read_bytes() == before
     assert linked.read_bytes() != before
 
 
-def test_another_graph_is_refused(tiny: Path, tmp_path: Path) -> None:
+def test_another_graph_is_refused(tiny_graphs: Path, tmp_path: Path) -> None:
     path = tmp_path / DECODER_FILE
-    shutil.copy(tiny / DECODER_FILE, path)
-    keep_beams_apart(path, SHAPE.num_decoder_layers)
-    with pytest.raises(BuildError, match=r"no graph that builders/export\.py wrote"):
-        keep_beams_apart(path, SHAPE.num_decoder_layers)  # a second time
+    shutil.copy(tiny_graphs / DECODER_FILE, path)
+    with rewriting(path) as graph:
+        keep_beams_apart(graph, SHAPE.num_decoder_layers)
+    wrong = pytest.raises(BuildError, match=r"no graph that builders/export\.py wrote")
+    with wrong, rewriting(path) as graph:
+        keep_beams_apart(graph, SHAPE.num_decoder_layers)  # a second time
 
 
-def test_no_shape_is_worked_out_in_a_decode_step(tiny: Path) -> None:
+def test_no_shape_is_worked_out_in_a_decode_step(tiny_graphs: Path) -> None:
     """At batch 1 that took a sixth of the time."""
-    nodes = onnx.load(tiny / DECODER_FILE).graph.node
+    nodes = onnx.load(tiny_graphs / DECODER_FILE).graph.node
     assert not [node.name for node in nodes if node.op_type in ("Shape", "ConstantOfShape")]
 
 
-def test_the_encoder_works_out_one_shape_alone(tiny: Path) -> None:
+def test_the_encoder_works_out_one_shape_alone(tiny_graphs: Path) -> None:
     """The length of the sources, which says how many positions are added."""
-    nodes = onnx.load(tiny / ENCODER_FILE).graph.node
+    nodes = onnx.load(tiny_graphs / ENCODER_FILE).graph.node
     assert sum(node.op_type == "Shape" for node in nodes) == 1

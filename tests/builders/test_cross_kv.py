@@ -10,6 +10,7 @@ import pytest
 
 from builders.cpu_graph import keep_beams_apart
 from builders.cross_kv import channel_scales, quantize_decoder, quantize_encoder
+from builders.graph_editing import rewriting
 from builders.quantize_dynamic import write_dynamic
 from calibration.documents import Document
 from kobart_runtime import bindings
@@ -18,7 +19,7 @@ from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeEncoder, open_session
 from kobart_runtime.openvino_encoder import OpenVinoEncoder
 from tests.builders.test_cpu_graph import LAYERS, OUTPUTS, feeds
-from tests.tensorrt_double.plans import SHAPE, export_tiny
+from tests.tensorrt_double.plans import SHAPE
 
 NAMES = [name for layer in LAYERS for name in bindings.past_cross(layer)]
 KEYS = {bindings.past_cross(layer)[0] for layer in LAYERS}
@@ -29,15 +30,8 @@ WRITERS["int8"] = write_dynamic
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    export_tiny(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def scales(tiny: Path) -> dict[str, np.ndarray]:
-    return channel_scales(OnnxRuntimeEncoder(tiny / ENCODER_FILE, SHAPE), DOCUMENTS, SHAPE)
+def scales(tiny_graphs: Path) -> dict[str, np.ndarray]:
+    return channel_scales(OnnxRuntimeEncoder(tiny_graphs / ENCODER_FILE, SHAPE), DOCUMENTS, SHAPE)
 
 
 def to_bytes(states: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -51,9 +45,9 @@ def of_bytes(states: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def test_a_scale_is_the_largest_magnitude_of_its_channel(
-    tiny: Path, scales: dict[str, np.ndarray]
+    tiny_graphs: Path, scales: dict[str, np.ndarray]
 ) -> None:
-    encoder = OnnxRuntimeEncoder(tiny / ENCODER_FILE, SHAPE)
+    encoder = OnnxRuntimeEncoder(tiny_graphs / ENCODER_FILE, SHAPE)
     peaks = np.zeros((len(NAMES), *PEAK_SHAPE), np.float32)
     for document in DOCUMENTS:
         ids = np.array([document.input_ids], np.int32)
@@ -79,13 +73,13 @@ def test_a_channel_of_zeros_has_a_scale() -> None:
 
 @pytest.mark.parametrize("engine", [OnnxRuntimeEncoder, OpenVinoEncoder])
 def test_the_encoder_gives_bytes(
-    engine: type, tiny: Path, scales: dict[str, np.ndarray], tmp_path: Path
+    engine: type, tiny_graphs: Path, scales: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     path = tmp_path / ENCODER_FILE
-    quantize_encoder(tiny / ENCODER_FILE, path, scales)
+    quantize_encoder(tiny_graphs / ENCODER_FILE, path, scales)
     ids = np.random.default_rng(3).integers(4, SHAPE.vocab_size, (3, 11)).astype(np.int32)
     mask = (np.arange(11) < np.array([[11], [2], [7]])).astype(np.int32)
-    before = engine(tiny / ENCODER_FILE, SHAPE).encode(ids, mask)
+    before = engine(tiny_graphs / ENCODER_FILE, SHAPE).encode(ids, mask)
     expected = [to_bytes(each, scales[name]) for each, name in zip(before, NAMES, strict=True)]
     for name, wanted, given in zip(
         NAMES, expected, engine(path, SHAPE).encode(ids, mask), strict=True
@@ -101,11 +95,11 @@ def test_the_encoder_gives_bytes(
 @pytest.mark.parametrize("precision", WRITERS)
 @pytest.mark.parametrize(("num_requests", "num_beams"), [(1, 1), (3, 1), (1, 4), (3, 4)])
 def test_the_decoder_reads_bytes(
-    precision: str, num_requests: int, num_beams: int, tiny: Path, tmp_path: Path
+    precision: str, num_requests: int, num_beams: int, tiny_graphs: Path, tmp_path: Path
 ) -> None:
     """Against the float decoder, which is given what the bytes stand for."""
     source, target = tmp_path / DECODER_FILE, tmp_path / "bytes.onnx"
-    WRITERS[precision](tiny / DECODER_FILE, source)
+    WRITERS[precision](tiny_graphs / DECODER_FILE, source)
     step = feeds(num_requests, num_beams)
     scales = {name: np.abs(step[name]).max(axis=(0, 2)) / np.float32(127) for name in NAMES}
     quantize_decoder(source, target, scales)
@@ -123,7 +117,7 @@ def test_the_decoder_reads_bytes(
 
 
 def test_a_row_that_attends_to_many_tokens_is_as_exact_as_one_that_attends_to_few(
-    tiny: Path, tmp_path: Path
+    tiny_graphs: Path, tmp_path: Path
 ) -> None:
     """With one scale for all rows, 500 weights of 1/500 would be 500 times 0 or 1/255."""
     target = tmp_path / "bytes.onnx"
@@ -136,8 +130,8 @@ def test_a_row_that_attends_to_many_tokens_is_as_exact_as_one_that_attends_to_fe
         step[name][1] *= 50  # the second at next to one
     step[bindings.ENCODER_ATTENTION_MASK] = np.ones((2, 500), np.int32)
     scales = {name: np.abs(step[name]).max(axis=(0, 2)) / np.float32(127) for name in NAMES}
-    quantize_decoder(tiny / DECODER_FILE, target, scales)
-    expected = open_session(tiny / DECODER_FILE).run([bindings.LOGITS], step)[0]
+    quantize_decoder(tiny_graphs / DECODER_FILE, target, scales)
+    expected = open_session(tiny_graphs / DECODER_FILE).run([bindings.LOGITS], step)[0]
     for name in NAMES:
         states = to_bytes(step[name], scales[name])
         step[name] = states.swapaxes(2, 3) if name in KEYS else states
@@ -146,12 +140,12 @@ def test_a_row_that_attends_to_many_tokens_is_as_exact_as_one_that_attends_to_fe
     assert error[0] < 0.05 * np.abs(expected).max()
 
 
-def test_what_is_not_seen_has_no_influence(tiny: Path, tmp_path: Path) -> None:
+def test_what_is_not_seen_has_no_influence(tiny_graphs: Path, tmp_path: Path) -> None:
     """The rest of a slot holds bytes of an earlier source."""
     target = tmp_path / "bytes.onnx"
     step = feeds(3, 2)
     scales = {name: np.full(PEAK_SHAPE, 0.02, np.float32) for name in NAMES}
-    quantize_decoder(tiny / DECODER_FILE, target, scales)
+    quantize_decoder(tiny_graphs / DECODER_FILE, target, scales)
     hidden = step[bindings.ENCODER_ATTENTION_MASK] == 0
     assert hidden.any()
     for name in NAMES:
@@ -167,20 +161,21 @@ def test_what_is_not_seen_has_no_influence(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_tensors_keep_their_names(
-    tiny: Path, scales: dict[str, np.ndarray], tmp_path: Path
+    tiny_graphs: Path, scales: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     for name, quantize in ((ENCODER_FILE, quantize_encoder), (DECODER_FILE, quantize_decoder)):
-        quantize(tiny / name, tmp_path / name, scales)
-        before, after = (onnx.load(folder / name).graph for folder in (tiny, tmp_path))
+        quantize(tiny_graphs / name, tmp_path / name, scales)
+        before, after = (onnx.load(folder / name).graph for folder in (tiny_graphs, tmp_path))
         assert [t.name for t in before.input] == [t.name for t in after.input]
         assert [t.name for t in before.output] == [t.name for t in after.output]
 
 
 def test_another_graph_is_refused(
-    tiny: Path, scales: dict[str, np.ndarray], tmp_path: Path
+    tiny_graphs: Path, scales: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     path = tmp_path / DECODER_FILE
-    path.write_bytes((tiny / DECODER_FILE).read_bytes())
-    keep_beams_apart(path, SHAPE.num_decoder_layers)
+    path.write_bytes((tiny_graphs / DECODER_FILE).read_bytes())
+    with rewriting(path) as graph:
+        keep_beams_apart(graph, SHAPE.num_decoder_layers)
     with pytest.raises(BuildError, match=r"no graph that builders/export\.py wrote"):
         quantize_decoder(path, tmp_path / "bytes.onnx", scales)

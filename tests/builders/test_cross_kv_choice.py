@@ -8,10 +8,9 @@ import pytest
 
 from builders import cross_kv_choice
 from builders.agreement import Teacher
-from builders.config import BuildConfig
 from builders.cross_kv_choice import choose_cross_kv, step_ms, write_int8
 from builders.export import export_decoder, export_encoder
-from builders.pipeline import Source, load_source
+from builders.pipeline import Source
 from kobart_runtime.model_config import (
     CROSS_INT8_FILES,
     DECODER_FILE,
@@ -19,12 +18,6 @@ from kobart_runtime.model_config import (
     EngineConfig,
 )
 from kobart_runtime.runners import open_runner
-from tests.conftest import MINI_CHECKPOINT
-
-
-@pytest.fixture(scope="module")
-def mini() -> Source:
-    return load_source(BuildConfig(checkpoint=str(MINI_CHECKPOINT), precision="int8"))[0]
 
 
 @pytest.fixture

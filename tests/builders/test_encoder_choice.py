@@ -9,24 +9,17 @@ import numpy as np
 import pytest
 
 from builders import encoder_choice
-from builders.config import BuildConfig
 from builders.encoder_choice import (
     EncoderChoice,
     choose_encoder,
     encode_ms,
     find_openvino,
 )
-from builders.pipeline import Source, load_source
+from builders.pipeline import Source
 from builders.timing import NUM_ROUNDS
 from calibration.documents import DocumentSet
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.openvino_encoder import OpenVinoEncoder
-from tests.conftest import MINI_CHECKPOINT
-
-
-@pytest.fixture(scope="module")
-def mini() -> Source:
-    return load_source(BuildConfig(checkpoint=str(MINI_CHECKPOINT), precision="int8"))[0]
 
 
 @pytest.fixture

@@ -112,8 +112,10 @@ class _FixedEncoder:
 def test_keys_and_values_of_bytes_lie_as_the_engines_have_them(folder: Path) -> None:
     write_graph(folder / "bytes.onnx", SIZES, TensorProto.UINT8)
     key, value = np.arange(8, dtype=np.uint8).reshape(2, 1, 1, 2, 2)
-    encoder, files = _FixedEncoder(key, value), (ENCODER_FILE, "bytes.onnx")
-    runner = OnnxRuntimeRunner(folder, SHAPE, num_threads=1, encoder=encoder, files=files)
+    encoder = _FixedEncoder(key, value)
+    runner = OnnxRuntimeRunner(
+        folder, SHAPE, num_threads=1, encoder=encoder, decoder_file="bytes.onnx"
+    )
     cache = runner.new_cache(2, 3, 5)
     assert [(array.dtype, array.shape) for array in cache.self_kv] == [
         (np.float32, (2, 1, 3, 2)),
@@ -134,8 +136,9 @@ def test_an_encoder_of_another_build_is_refused(folder: Path) -> None:
     """numpy would convert float keys to bytes without a word."""
     write_graph(folder / "bytes.onnx", SIZES, TensorProto.UINT8)
     encoder = _FixedEncoder(np.ones((1, 1, 1, 2), np.float32))
-    files = ENCODER_FILE, "bytes.onnx"
-    runner = OnnxRuntimeRunner(folder, SHAPE, num_threads=1, encoder=encoder, files=files)
+    runner = OnnxRuntimeRunner(
+        folder, SHAPE, num_threads=1, encoder=encoder, decoder_file="bytes.onnx"
+    )
     one = np.ones((1, 1), np.int32)
     with pytest.raises(EngineError, match=r"values as float32, bytes\.onnx takes uint8; build ag"):
         runner.encode(one, one)
