@@ -41,8 +41,8 @@ def decoder_feeds(ids: Sequence[int], point: Point, config: ModelConfig, encoder
     The self-attention cache holds the first entries of the cross-attention's: numbers of the
     right size, and nothing depends on which they are.
     """
-    layers = range(config.shape.num_decoder_layers)
-    names = [name for layer in layers for name in bindings.present_cross(layer)]
+    num_layers = config.shape.num_decoder_layers
+    names = bindings.of_layers(bindings.present_cross, num_layers)
     sources = encoder_feeds(ids, point)
     cross = encoder(names, sources)
     rows = point.batch_size
@@ -52,8 +52,8 @@ def decoder_feeds(ids: Sequence[int], point: Point, config: ModelConfig, encoder
         bindings.ENCODER_ATTENTION_MASK: sources[bindings.ATTENTION_MASK],
         bindings.DECODER_ATTENTION_MASK: np.ones((rows, point.num_beams, NUM_ENTRIES), np.int32),
     }
-    past_cross = [name for layer in layers for name in bindings.past_cross(layer)]
-    past_self = [name for layer in layers for name in bindings.past_self(layer)]
+    past_cross = bindings.of_layers(bindings.past_cross, num_layers)
+    past_self = bindings.of_layers(bindings.past_self, num_layers)
     feeds |= dict(zip(past_cross, cross, strict=True))
     entries = np.arange(NUM_ENTRIES) % point.source_len
     feeds |= {
@@ -75,18 +75,17 @@ def front_decoder_feeds(
         sources = encoder_feeds(ids, point)
         encoder = open_encoder(folder, config.engines)
         cross = encoder.encode(sources[bindings.INPUT_IDS], sources[bindings.ATTENTION_MASK])
-        layers = range(config.shape.num_decoder_layers)
-        names = [name for layer in layers for name in bindings.past_cross(layer)]
+        names = bindings.of_layers(bindings.past_cross, config.shape.num_decoder_layers)
         feeds |= {name: array.copy() for name, array in zip(names, cross, strict=True)}
     return feeds
 
 
 def output_names(role: str, config: ModelConfig) -> list[str]:
     """What the generation loop asks of an engine: no logits."""
-    layers = range(config.shape.num_decoder_layers)
+    num_layers = config.shape.num_decoder_layers
     if role == "encoder":
-        return [name for layer in layers for name in bindings.present_cross(layer)]
-    present = [name for layer in layers for name in bindings.present_self(layer)]
+        return bindings.of_layers(bindings.present_cross, num_layers)
+    present = bindings.of_layers(bindings.present_self, num_layers)
     return [bindings.CANDIDATE_LOGPROBS, bindings.CANDIDATE_IDS, *present]
 
 

@@ -55,9 +55,7 @@ def channel_scales(
     Raises:
         EngineError: The encoder failed.
     """
-    names = [
-        name for layer in range(shape.num_decoder_layers) for name in bindings.past_cross(layer)
-    ]
+    names = bindings.of_layers(bindings.past_cross, shape.num_decoder_layers)
     peaks = {name: np.zeros((shape.num_heads, shape.head_dim), np.float32) for name in names}
     for document in documents:
         for name, states in zip(names, encoder.encode(*pad([document.input_ids])), strict=True):

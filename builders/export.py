@@ -42,7 +42,7 @@ def export_encoder(model: BartForConditionalGeneration, path: Path) -> None:
     value, float32[R, H, S, D].
     """
     num_layers: int = model.config.decoder_layers
-    outputs = [name for layer in range(num_layers) for name in bindings.present_cross(layer)]
+    outputs = bindings.of_layers(bindings.present_cross, num_layers)
     ids = torch.ones(2, 3, dtype=torch.int32)
     _export(
         EncoderWithCrossKv(model),

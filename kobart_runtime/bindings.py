@@ -5,6 +5,8 @@ Engine names follow optimum-onnx: `decoder` = self-attention, `encoder` = cross-
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 # Engines: kobart_encoder and kobart_decoder.
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
@@ -45,3 +47,8 @@ def present_self(layer: int) -> tuple[str, str]:
 def present_cross(layer: int) -> tuple[str, str]:
     """Key and value outputs of the encoder for a decoder layer, float[R, H, S, D]."""
     return f"present.{layer}.encoder.key", f"present.{layer}.encoder.value"
+
+
+def of_layers(names: Callable[[int], tuple[str, str]], num_layers: int) -> list[str]:
+    """What one of the above names in all layers, in the order in which lists of K/V have them."""
+    return [name for layer in range(num_layers) for name in names(layer)]

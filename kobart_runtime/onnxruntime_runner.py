@@ -60,10 +60,10 @@ class OnnxRuntimeRunner:
         self._file = decoder_file
         self._encoder = encoder or OnnxRuntimeEncoder(folder / ENCODER_FILE, shape, num_threads)
         self._decoder = open_session(folder / self._file, num_threads, arena=False)
-        layers = range(shape.num_decoder_layers)
-        self._past_self = [name for layer in layers for name in bindings.past_self(layer)]
-        self._past_cross = [name for layer in layers for name in bindings.past_cross(layer)]
-        present = [name for layer in layers for name in bindings.present_self(layer)]
+        num_layers = shape.num_decoder_layers
+        self._past_self = bindings.of_layers(bindings.past_self, num_layers)
+        self._past_cross = bindings.of_layers(bindings.past_cross, num_layers)
+        present = bindings.of_layers(bindings.present_self, num_layers)
         self._step_outputs = [bindings.CANDIDATE_LOGPROBS, bindings.CANDIDATE_IDS, *present]
         self._check_outputs()
         self._self_dtype = self._read_dtype(self._past_self[0], FLOAT_DTYPES)
@@ -164,8 +164,7 @@ class OnnxRuntimeEncoder:
             EngineError: The file is no ONNX graph.
         """
         self._session = open_session(path, num_threads)
-        layers = range(shape.num_decoder_layers)
-        self._outputs = [name for layer in layers for name in bindings.present_cross(layer)]
+        self._outputs = bindings.of_layers(bindings.present_cross, shape.num_decoder_layers)
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
         """Cross-attention K/V of each decoder layer, each of the type and layout as built."""

@@ -44,8 +44,7 @@ class OpenVinoEncoder:
         Raises:
             EngineError: The file is no such graph.
         """
-        layers = range(shape.num_decoder_layers)
-        self._outputs = [name for layer in layers for name in bindings.present_cross(layer)]
+        self._outputs = bindings.of_layers(bindings.present_cross, shape.num_decoder_layers)
         with engine_errors(f"{path} cannot be loaded"):
             core = openvino.Core()
             self.in_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

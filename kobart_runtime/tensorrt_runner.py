@@ -46,11 +46,11 @@ class TensorRtRunner:
         self._encoder = TensorRtEngine(folder / ENCODER_PLAN, self._device)
         self._decoder = TensorRtEngine(folder / DECODER_PLAN, self._device)
         self._check_outputs()
-        layers = range(shape.num_decoder_layers)
-        self._past_self = [name for layer in layers for name in bindings.past_self(layer)]
-        self._past_cross = [name for layer in layers for name in bindings.past_cross(layer)]
-        self._present = [name for layer in layers for name in bindings.present_self(layer)]
-        self._cross_outputs = [name for layer in layers for name in bindings.present_cross(layer)]
+        num_layers = shape.num_decoder_layers
+        self._past_self = bindings.of_layers(bindings.past_self, num_layers)
+        self._past_cross = bindings.of_layers(bindings.past_cross, num_layers)
+        self._present = bindings.of_layers(bindings.present_self, num_layers)
+        self._cross_outputs = bindings.of_layers(bindings.present_cross, num_layers)
         self._itemsize = self._decoder.dtype(self._past_self[0]).itemsize
         largest = self._decoder.largest(bindings.DECODER_ATTENTION_MASK)
         self._max_requests = largest[0]

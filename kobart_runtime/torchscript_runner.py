@@ -42,10 +42,10 @@ class TorchScriptRunner:
         self.vocab_size = shape.vocab_size
         self._encoder = TorchScriptEngine.open(folder, "encoder", shape)
         self._decoder = TorchScriptEngine.open(folder, "decoder", shape)
-        layers = range(shape.num_decoder_layers)
-        self._past_self = [name for layer in layers for name in bindings.past_self(layer)]
-        self._past_cross = [name for layer in layers for name in bindings.past_cross(layer)]
-        present = [name for layer in layers for name in bindings.present_self(layer)]
+        num_layers = shape.num_decoder_layers
+        self._past_self = bindings.of_layers(bindings.past_self, num_layers)
+        self._past_cross = bindings.of_layers(bindings.past_cross, num_layers)
+        present = bindings.of_layers(bindings.present_self, num_layers)
         self._step_outputs = [bindings.CANDIDATE_LOGPROBS, bindings.CANDIDATE_IDS, *present]
         self._check_outputs()
 
@@ -120,9 +120,9 @@ class TorchScriptEngine:
         Raises:
             EngineError: The file cannot be loaded.
         """
-        layers = range(shape.num_decoder_layers)
+        num_layers = shape.num_decoder_layers
         if role == "encoder":
-            outputs = [name for layer in layers for name in bindings.present_cross(layer)]
+            outputs = bindings.of_layers(bindings.present_cross, num_layers)
             inputs = [bindings.INPUT_IDS, bindings.ATTENTION_MASK]
             return cls(folder / ENCODER_FILE, inputs, outputs)
         inputs = [
@@ -132,7 +132,7 @@ class TorchScriptEngine:
             bindings.DECODER_ATTENTION_MASK,
         ]
         outputs = [bindings.LOGITS, bindings.CANDIDATE_LOGPROBS, bindings.CANDIDATE_IDS]
-        for layer in layers:
+        for layer in range(num_layers):
             inputs += [*bindings.past_self(layer), *bindings.past_cross(layer)]
             outputs += bindings.present_self(layer)
         return cls(folder / DECODER_FILE, inputs, outputs)

@@ -21,7 +21,7 @@ from kobart_runtime.openvino_encoder import OpenVinoEncoder
 from tests.builders.test_cpu_graph import LAYERS, OUTPUTS, feeds
 from tests.tensorrt_double.plans import SHAPE
 
-NAMES = [name for layer in LAYERS for name in bindings.past_cross(layer)]
+NAMES = bindings.of_layers(bindings.past_cross, SHAPE.num_decoder_layers)
 KEYS = {bindings.past_cross(layer)[0] for layer in LAYERS}
 PEAK_SHAPE = (SHAPE.num_heads, SHAPE.head_dim)
 DOCUMENTS = [Document(tuple(range(5, 5 + length)), (1,)) for length in (3, 9, 20)]
