@@ -87,6 +87,11 @@ class EngineBenchmark:
             "calls": f"{self._plan.seconds:g} s of calls, at least {self._plan.least_calls}",
             "served": "perf_analyzer, one request in flight, system shared memory",
         }
+        if self._build.config.cross_kv == "int8":
+            self.settings["keys and values"] = (
+                "float, those of the engine models; the front model's own engines keep int8: "
+                "see kobart-bench profile"
+            )
 
     def measure(self) -> None:
         """See `Benchmark`."""

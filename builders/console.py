@@ -7,6 +7,7 @@ from pathlib import Path
 
 from builders.manifest import BuildFacts
 from builders.repository import Layout
+from kobart_runtime.model_config import CROSS_INT8_FILES
 
 
 def print_lines(label: str, lines: Iterable[str]) -> None:
@@ -26,7 +27,7 @@ def print_summary(facts: BuildFacts, output: Path) -> None:
         f"runtime:   {facts.runtime} built, {asked.runtime} requested\n"
         f"{_cpu_lines(facts)}"
         f"compared:  {verification.summary}\n"
-        f"size:      {_sizes(Layout(root=output, name=asked.model_name, runtime=facts.runtime))}\n"
+        f"size:      {_sizes(facts, output)}\n"
         f"build:     {output}\n"
         f"next:      kobart-serve {_shown(output)}"
     )
@@ -43,10 +44,11 @@ def _cpu_lines(facts: BuildFacts) -> str:
     )
 
 
-def _sizes(layout: Layout) -> str:
-    return ", ".join(
-        f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in layout.artefacts
-    )
+def _sizes(facts: BuildFacts, output: Path) -> str:
+    layout = Layout(root=output, name=facts.config.model_name, runtime=facts.runtime)
+    front_only = CROSS_INT8_FILES if facts.cross_kv == "int8" else ()
+    paths = [*layout.artefacts, *(layout.front / name for name in front_only)]
+    return ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in paths)
 
 
 def _shown(path: Path) -> str:

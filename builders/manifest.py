@@ -86,7 +86,12 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
     return {
         "format": MANIFEST_FORMAT,
         "name": config.model_name,
-        "requested": {"precision": config.precision, "runtime": config.runtime},
+        "requested": {
+            "precision": config.precision,
+            "runtime": config.runtime,
+            "encoder_engine": config.encoder_engine,
+            "cross_kv": config.cross_kv,
+        },
         "built": {
             "precision": facts.precision,
             "precision_share": None if facts.int8_by else facts.artefact.precision_share,

@@ -7,7 +7,9 @@
                                                 encoder.onnx}
     NAME_decoder/...            likewise with decoder.onnx
 
-A TorchScript build has encoder.pt and decoder.pt for the ONNX files. A TensorRT build has plans;
+An int8 build has its portable graphs and its scales beside them in NAME/1; where it keeps the
+sources' keys and values as bytes the front model runs *.cross-int8.onnx, which lie there too. A
+TorchScript build has encoder.pt and decoder.pt for the ONNX files. A TensorRT build has plans;
 Triton's own backend runs those of the engine models.
 
 Every model folder is self-contained: a server that fetches one of them alone can run it. Equal

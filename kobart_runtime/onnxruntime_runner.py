@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,8 @@ KV_DTYPES = {**FLOAT_DTYPES, "tensor(int8)": np.int8, "tensor(uint8)": np.uint8}
 
 class Encoder(Protocol):
     """What encodes for the runner; its own library may be another one."""
+
+    kv_dtype: Any  # of what it gives, a numpy type
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
         """Cross-attention K/V of each decoder layer, valid until the next call."""
@@ -52,7 +54,7 @@ class OnnxRuntimeRunner:
             decoder_file: Decodes.
 
         Raises:
-            EngineError: A file is no ONNX graph, or differs from the manifest.
+            EngineError: A file is no ONNX graph, or differs from the manifest or the other.
         """
         self._shape = shape
         self.num_candidates = shape.num_candidates
@@ -66,22 +68,18 @@ class OnnxRuntimeRunner:
         present = bindings.of_layers(bindings.present_self, num_layers)
         self._step_outputs = [bindings.CANDIDATE_LOGPROBS, bindings.CANDIDATE_IDS, *present]
         self._check_outputs()
-        self._self_dtype = self._read_dtype(self._past_self[0], FLOAT_DTYPES)
-        self._cross_dtype = self._read_dtype(self._past_cross[0], KV_DTYPES)
+        inputs = self._decoder.get_inputs()
+        self._self_dtype = _declared(inputs, self._past_self[0], FLOAT_DTYPES, self._file)
+        self._cross_dtype = _declared(inputs, self._past_cross[0], KV_DTYPES, self._file)
+        self._check_encoder()
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
         """Cross-attention K/V of each decoder layer, for `HostKvCache.put`.
 
         Raises:
-            EngineError: The encoder failed, or its K/V are not what the decoder takes.
+            EngineError: The encoder failed.
         """
-        encoded = self._encoder.encode(input_ids, attention_mask)
-        if encoded[0].dtype != self._cross_dtype:
-            raise EngineError(
-                f"the encoder gives keys and values as {encoded[0].dtype}, {self._file} takes "
-                f"{np.dtype(self._cross_dtype)}; build again"
-            )
-        return encoded
+        return self._encoder.encode(input_ids, attention_mask)
 
     def new_cache(self, num_slots: int, num_entries: int, source_len: int) -> HostKvCache:
         """Room for K/V, zeroed."""
@@ -129,16 +127,15 @@ class OnnxRuntimeRunner:
             feeds[name] = array[:num_requests]
         return feeds
 
-    def _read_dtype(self, name: str, dtypes: Mapping[Any, type]) -> type:
-        """Type of a cache, as the decoder declares it."""
-        types = {tensor.name: tensor.type for tensor in self._decoder.get_inputs()}
-        declared = types.get(name)
-        if declared not in dtypes:
+    def _check_encoder(self) -> None:
+        """Refuse what numpy would convert without a word when it is put into a cache."""
+        given: np.dtype[Any] = np.dtype(self._encoder.kv_dtype)
+        taken: np.dtype[Any] = np.dtype(self._cross_dtype)
+        if given != taken:
             raise EngineError(
-                f"{self._file} takes {name} as {declared}, it must be one of "
-                f"{', '.join(dtypes)}; build again"
+                f"the encoder gives keys and values as {given}, {self._file} takes {taken}; "
+                "build again"
             )
-        return dtypes[declared]
 
     def _check_outputs(self) -> None:
         outputs = {output.name: output.shape for output in self._decoder.get_outputs()}
@@ -161,10 +158,12 @@ class OnnxRuntimeEncoder:
         """Open the graph.
 
         Raises:
-            EngineError: The file is no ONNX graph.
+            EngineError: The file is no ONNX graph, or not of an encoder.
         """
         self._session = open_session(path, num_threads)
         self._outputs = bindings.of_layers(bindings.present_cross, shape.num_decoder_layers)
+        outputs = self._session.get_outputs()
+        self.kv_dtype = _declared(outputs, self._outputs[0], KV_DTYPES, path.name)
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
         """Cross-attention K/V of each decoder layer, each of the type and layout as built."""
@@ -183,7 +182,7 @@ class OnnxRuntimeEncoder:
         # A result in the arena would hold on to the part of it that it lies in.
         output = next(each for each in self._session.get_outputs() if each.name == self._outputs[0])
         sizes = [size if isinstance(size, int) else 1 for size in output.shape]
-        result = np.empty(sizes, KV_DTYPES[output.type])
+        result: np.ndarray = np.empty(sizes, self.kv_dtype)
         call = self._session.io_binding()
         call.bind_cpu_input(bindings.INPUT_IDS, token)
         call.bind_cpu_input(bindings.ATTENTION_MASK, token)
@@ -227,3 +226,15 @@ def run_session(
     """
     with engine_errors("ONNX Runtime failed"):
         return session.run(outputs, feeds)
+
+
+def _declared(
+    tensors: Sequence[onnxruntime.NodeArg], name: str, dtypes: Mapping[Any, type], file: str
+) -> type:
+    """Type of K/V, as an engine declares them."""
+    declared = {tensor.name: tensor.type for tensor in tensors}.get(name)
+    if declared not in dtypes:
+        raise EngineError(
+            f"{file} has {name} as {declared}, it must be one of {', '.join(dtypes)}; build again"
+        )
+    return dtypes[declared]

@@ -31,6 +31,7 @@ class OpenVinoEncoder:
     """An encoder graph over OpenVINO; see `onnxruntime_runner.Encoder`.
 
     Attributes:
+        kv_dtype: Of the keys and values that it gives.
         in_bfloat16: Whether the processor can; one that cannot has no matrix units either.
     """
 
@@ -55,6 +56,7 @@ class OpenVinoEncoder:
             }
             self._model = core.compile_model(str(path), "CPU", options)
             self._call = self._model.create_infer_request()
+            self.kv_dtype = self._model.output(self._outputs[0]).get_element_type().to_dtype()
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
         """Cross-attention K/V of each decoder layer, each of the type and layout as built.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,25 @@ import pytest
 from benchmarks.cli import main
 from benchmarks.engine import QUICK
 from benchmarks.engine_content import EngineResults, Timing, engine_content
-from benchmarks.engine_feeds import Point, decoder_feeds, encoder_feeds, output_names, perf_input
+from benchmarks.engine_feeds import (
+    Point,
+    decoder_feeds,
+    encoder_feeds,
+    front_decoder_feeds,
+    output_names,
+    perf_input,
+)
+from builders.cross_kv import quantize_encoder
 from client.perf.statistics import Spread
 from client.perf.usage import Usage
 from client.report.document import COMPLETE, read_report
-from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
+from kobart_runtime import bindings
+from kobart_runtime.model_config import (
+    CROSS_INT8_FILES,
+    ENCODER_FILE,
+    MANIFEST_NAME,
+    ModelConfig,
+)
 from kobart_runtime.runners import open_engine
 
 IDS = list(range(100, 400))
@@ -36,6 +52,26 @@ def test_feeds_are_what_the_engines_take(mini_build: Path) -> None:
     logprobs, ids, *_ = decoder(output_names("decoder", config), feeds)
     assert ids.shape == (3, 4, config.shape.num_candidates)
     assert np.isfinite(logprobs).all()
+
+
+def test_the_front_model_is_fed_what_it_keeps(mini_build: Path, tmp_path: Path) -> None:
+    built = ModelConfig.from_manifest(mini_build / MANIFEST_NAME)
+    config, shape = replace(built, cross_kv="int8"), built.shape
+    folder = Path(shutil.copytree(mini_build / config.name / "1", tmp_path / "front"))
+    names = bindings.of_layers(bindings.past_cross, shape.num_decoder_layers)
+    scales = {name: np.full((shape.num_heads, shape.head_dim), 0.05, np.float32) for name in names}
+    quantize_encoder(folder / ENCODER_FILE, folder / CROSS_INT8_FILES[0], scales)
+    point = Point("decoder", 3, 40)
+    feeds = front_decoder_feeds(IDS, point, config, folder)
+    sizes = {".key": (shape.head_dim, 40), ".value": (40, shape.head_dim)}
+    for name in names:
+        wanted = (3, shape.num_heads, *sizes[name[name.rindex(".") :]])
+        assert (feeds[name].dtype, feeds[name].shape) == (np.uint8, wanted)
+    floats = front_decoder_feeds(IDS, point, built, folder)
+    assert {array.dtype for name, array in floats.items() if name in names} == {np.dtype("f4")}
+    assert [name for name in feeds if feeds[name].shape != floats[name].shape] == [
+        name for name in names if name.endswith(".key")
+    ]
 
 
 def test_the_input_file_holds_the_bytes_of_the_first_request() -> None:

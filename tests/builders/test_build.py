@@ -131,7 +131,12 @@ def test_the_runtime_reads_the_manifest(built: Path) -> None:
 
 def test_the_manifest_states_sources_artefacts_and_accuracy(built: Path, checkpoint: Path) -> None:
     manifest = manifest_of(built)
-    assert manifest["requested"] == {"precision": "fp32", "runtime": "auto"}
+    assert manifest["requested"] == {
+        "precision": "fp32",
+        "runtime": "auto",
+        "encoder_engine": "auto",
+        "cross_kv": "auto",
+    }
     built_as = manifest["built"]
     assert (built_as["opset"], built_as["gpu"], built_as["precision_share"]) == (17, None, 1.0)
     assert "TensorRT" in built_as["reason"]

@@ -61,6 +61,8 @@ def test_a_scale_is_the_largest_magnitude_of_its_channel(
 
 def test_a_channel_of_zeros_has_a_scale() -> None:
     class Silent:
+        kv_dtype = np.float32
+
         def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
             return [np.zeros((1, SHAPE.num_heads, 4, SHAPE.head_dim), np.float32)] * len(NAMES)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from builders import cross_kv_choice
 from builders.agreement import Teacher
+from builders.cross_kv import quantize_decoder, quantize_encoder
 from builders.cross_kv_choice import choose_cross_kv, step_ms, write_int8
 from builders.export import export_decoder, export_encoder
 from builders.pipeline import Source
+from kobart_runtime import bindings
 from kobart_runtime.model_config import (
     CROSS_INT8_FILES,
     DECODER_FILE,
@@ -61,6 +64,33 @@ def test_the_graphs_that_are_not_taken_are_deleted(
     assert choice.float_agreement == 1.0
     assert all((folder / name).exists() is (kept == "int8") for name in CROSS_INT8_FILES)
     assert (folder / DECODER_FILE).exists()
+
+
+def test_bytes_below_the_gate_are_not_taken_however_fast(
+    folder: Path,
+    engines: EngineConfig,
+    mini: Source,
+    teacher: Teacher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    coarse = {
+        name: np.full((mini.shape.num_heads, mini.shape.head_dim), 10, np.float32)
+        for name in bindings.of_layers(bindings.past_cross, mini.shape.num_decoder_layers)
+    }
+    encoder, decoder = CROSS_INT8_FILES
+    quantize_encoder(folder / ENCODER_FILE, folder / encoder, coarse)
+    quantize_decoder(folder / DECODER_FILE, folder / decoder, coarse)
+    monkeypatch.setattr(
+        cross_kv_choice, "step_ms", lambda runners, documents: {"float": 1.0, "int8": 0.5}
+    )
+    assert mini.documents
+    choice = choose_cross_kv("auto", folder, engines, mini.documents, teacher)
+    assert choice.kept == "float"
+    assert choice.reason.startswith("auto: int8 agrees on ")
+    assert choice.int8_agreement is not None
+    assert choice.int8_agreement < 0.9
+    assert choice.agreement == choice.float_agreement == 1.0
+    assert not any((folder / name).exists() for name in CROSS_INT8_FILES)
 
 
 def test_a_step_of_each_is_timed(folder: Path, engines: EngineConfig, mini: Source) -> None:

@@ -60,6 +60,8 @@ def choose(asked: str, folder: Path, source: Source) -> EncoderChoice:
 class _Recording:
     """An encoder that does nothing but tell what it was given."""
 
+    kv_dtype = np.float32
+
     def __init__(self) -> None:
         self.given: list[Any] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,14 @@ from calibration.graph import weight_products
 from calibration.scales import GRAPH_FILES
 from kobart_runtime import bindings
 from kobart_runtime.errors import BuildError, ConfigError
-from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, sha256_of
+from kobart_runtime.model_config import (
+    CROSS_INT8_FILES,
+    DECODER_FILE,
+    ENCODER_FILE,
+    sha256_of,
+)
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner, open_session, run_session
+from kobart_runtime.service import SummarizationService
 from tests.conftest import MINI_CHECKPOINT
 
 MakeCheckpoint = Callable[..., Path]
@@ -322,6 +329,18 @@ def test_an_int8_build_has_the_portable_graphs_and_their_scales(
     assert {path.name for path in int8_build.iterdir()} == {
         "kobart", "kobart_encoder", "kobart_decoder", "manifest.json",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CROSS_INT8_FILES)
+def test_the_front_model_checks_the_graphs_that_it_runs(
+    int8_build: Path, tmp_path: Path, name: str
+) -> None:
+    front = Path(shutil.copytree(int8_build / "kobart/1", tmp_path / "front"))
+    SummarizationService.open(front).close()
+    path = front / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BuildError, match=rf"{path} is corrupt: sha256"):
+        SummarizationService.open(front)
 
 
 def test_an_fp16_build_says_so_everywhere(tiny: Path, documents_file: Path, tmp_path: Path) -> None:

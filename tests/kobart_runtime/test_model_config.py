@@ -135,3 +135,15 @@ def test_a_build_that_lacks_its_engines_is_refused(tmp_path: Path) -> None:
     write(tmp_path, MANIFEST)
     with pytest.raises(BuildError, match=r"encoder\.onnx is missing; build again"):
         SummarizationService.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "known"), [("encoder_engine", "openvino, onnxruntime"), ("cross_kv", "float, int8")]
+)
+def test_a_choice_of_a_later_version_is_refused(tmp_path: Path, field: str, known: str) -> None:
+    manifest = copy.deepcopy(MANIFEST)
+    manifest["built"][field] = "abacus"
+    config = ModelConfig.from_manifest(write(tmp_path, manifest))
+    message = rf"this build's {field} is 'abacus', this version knows {known}: build again"
+    with pytest.raises(BuildError, match=message):
+        _ = config.engines

@@ -18,6 +18,7 @@ from tests.kobart_runtime.encoder_memory import taken_and_kept
 SHAPE = ModelShape(num_decoder_layers=1, num_heads=1, head_dim=2, vocab_size=9, num_candidates=4)
 GIVEN = bindings.past_self(0)[0]  # its type is that of the cache
 CROSS = bindings.past_cross(0)[0]  # likewise, of the sources' part
+STATES = bindings.present_cross(0)[0]  # likewise, as the encoder gives them
 
 
 def write_graph(path: Path, outputs: dict[str, int], cross_type: int = TensorProto.FLOAT) -> None:
@@ -39,7 +40,7 @@ SIZES = {bindings.LOGITS: SHAPE.vocab_size, bindings.CANDIDATE_IDS: SHAPE.num_ca
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_graph(tmp_path / ENCODER_FILE, {"states": 2})
+    write_graph(tmp_path / ENCODER_FILE, {STATES: 2})
     write_graph(tmp_path / DECODER_FILE, SIZES)
     return tmp_path
 
@@ -81,10 +82,10 @@ def test_what_the_engine_refuses_is_an_engine_error(folder: Path) -> None:
     session = open_session(folder / ENCODER_FILE, num_threads=1)
     states = np.ones((1, 1, 2), np.float32)
     feeds = {GIVEN: states, CROSS: states}
-    assert run_session(session, ["states"], feeds)[0].tolist() == states.tolist()
+    assert run_session(session, [STATES], feeds)[0].tolist() == states.tolist()
     for wrong in ({}, {GIVEN: states.astype(np.int32), CROSS: states}, {"given": states[0]}):
         with pytest.raises(EngineError, match="ONNX Runtime failed: "):
-            run_session(session, ["states"], wrong)
+            run_session(session, [STATES], wrong)
 
 
 def test_caches_of_another_type_are_refused(folder: Path) -> None:
@@ -101,6 +102,7 @@ class _FixedEncoder:
 
     def __init__(self, *states: np.ndarray) -> None:
         self._states = list(states)
+        self.kv_dtype = states[0].dtype
 
     def encode(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> list[np.ndarray]:
         return self._states
@@ -136,12 +138,14 @@ def test_an_encoder_of_another_build_is_refused(folder: Path) -> None:
     """numpy would convert float keys to bytes without a word."""
     write_graph(folder / "bytes.onnx", SIZES, TensorProto.UINT8)
     encoder = _FixedEncoder(np.ones((1, 1, 1, 2), np.float32))
-    runner = OnnxRuntimeRunner(
-        folder, SHAPE, num_threads=1, encoder=encoder, decoder_file="bytes.onnx"
-    )
-    one = np.ones((1, 1), np.int32)
     with pytest.raises(EngineError, match=r"values as float32, bytes\.onnx takes uint8; build ag"):
-        runner.encode(one, one)
+        OnnxRuntimeRunner(folder, SHAPE, num_threads=1, encoder=encoder, decoder_file="bytes.onnx")
+
+
+def test_an_encoder_that_gives_nothing_for_the_decoder_is_refused(folder: Path) -> None:
+    write_graph(folder / ENCODER_FILE, {"states": 2})
+    with pytest.raises(EngineError, match=rf"encoder\.onnx has {STATES} as None, it must be"):
+        OnnxRuntimeRunner(folder, SHAPE, num_threads=1)
 
 
 def test_memory_of_a_large_encode_is_given_back(mini_build: Path) -> None:

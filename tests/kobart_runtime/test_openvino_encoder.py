@@ -125,7 +125,7 @@ def test_a_processor_that_it_is_not_for_is_told(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    opened = SimpleNamespace(in_bfloat16=in_bfloat16)
+    opened = SimpleNamespace(in_bfloat16=in_bfloat16, kv_dtype=np.float32)
     library = SimpleNamespace(OpenVinoEncoder=lambda path, shape: opened)
     monkeypatch.setattr(runners, "_openvino", lambda: library)
     open_runner(folder, config.engines)
