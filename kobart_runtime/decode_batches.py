@@ -24,6 +24,10 @@ class DecodeBatches:
     def __iter__(self) -> Iterator[DecodeBatch]:
         return iter(list(self._batches.values()))  # they come and go during an iteration
 
+    def newcomers_first(self) -> list[DecodeBatch]:
+        """All of them, first those in which a request has no token yet."""
+        return sorted(self, key=lambda batch: all(s.request.has_begun for s in batch.sequences))
+
     @property
     def num_sequences(self) -> int:
         """Requests in slots."""

@@ -1,7 +1,8 @@
 """The loop around the forward pass: admit, decode a step, retire, over and over.
 
 One thread owns the model. Requests join and leave the running batch between any two steps
-(continuous batching); each beam width has a batch of its own, and all of them take turns.
+(continuous batching); each beam width has a batch of its own, and all of them take turns, newcomers
+first: a short request's first token does not wait for a step of the others.
 
 What fails in company is decoded again from the encoder on, each request in a batch of its own, so
 that one request cannot fail its neighbours. A summary is the same however often it is computed.
@@ -92,7 +93,7 @@ class GenerationLoop:
             try:
                 self._drop_aborted()
                 self._admit()
-                for batch in self._batches:
+                for batch in self._batches.newcomers_first():
                     self._step(batch)
             except Exception as error:
                 # A defect of ours. Without this the thread would end and every caller would hang.

@@ -135,6 +135,22 @@ def test_abort_in_the_queue(runner: ScriptedRunner, new_loop: NewLoop) -> None:
     assert runner.encoded_batches == [(2,)]
 
 
+def test_a_newcomer_is_stepped_first(runner: ScriptedRunner, new_loop: NewLoop) -> None:
+    gate = Gate()
+    runner.before_step = gate
+    loop = new_loop()
+    long, long_listener = request((5, 6), BEAMS)
+    short, short_listener = request((7, 8), GREEDY)
+    loop.submit(long)
+    gate.wait_until_reached()
+    loop.submit(short)
+    gate.open()
+    assert long_listener.result() == expected((5, 6), BEAMS)
+    assert short_listener.result() == expected((7, 8), GREEDY)
+    # Once it has a token they take turns in the order in which they came.
+    assert [width for _, width in runner.step_sizes][:6] == [3, 1, 3, 3, 1, 3]
+
+
 @pytest.mark.parametrize("settings", [GREEDY, BEAMS])
 def test_abort_while_decoding(
     runner: ScriptedRunner, new_loop: NewLoop, settings: GenerationSettings
