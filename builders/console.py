@@ -7,7 +7,6 @@ from pathlib import Path
 
 from builders.manifest import BuildFacts
 from builders.repository import Layout
-from kobart_runtime.model_config import CROSS_INT8_FILES
 
 
 def print_lines(label: str, lines: Iterable[str]) -> None:
@@ -46,8 +45,8 @@ def _cpu_lines(facts: BuildFacts) -> str:
 
 def _sizes(facts: BuildFacts, output: Path) -> str:
     layout = Layout(root=output, name=facts.config.model_name, runtime=facts.runtime)
-    front_only = CROSS_INT8_FILES if facts.cross_kv == "int8" else ()
-    paths = [*layout.artefacts, *(layout.front / name for name in front_only)]
+    run_by_front = [layout.front / name for name in facts.engines.files]
+    paths = dict.fromkeys([*layout.artefacts, *run_by_front])
     return ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in paths)
 
 

@@ -28,7 +28,13 @@ from builders.prune_checkpoint import Pruning
 from builders.prune_format import dimensions
 from builders.prune_ledger import num_params
 from builders.verification import Verification
-from kobart_runtime.model_config import MANIFEST_FORMAT, MANIFEST_NAME, ModelShape, sha256_of
+from kobart_runtime.model_config import (
+    MANIFEST_FORMAT,
+    MANIFEST_NAME,
+    EngineConfig,
+    ModelShape,
+    sha256_of,
+)
 from kobart_runtime.settings import GenerationSettings, Limits
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "tokenizers", "torch", "transformers")
@@ -61,6 +67,16 @@ class BuildFacts:
     def cross_kv(self) -> str:
         """How the front model keeps cross-attention K/V."""
         return self.cpu.cross_kv.kept if self.cpu else "float"
+
+    @property
+    def engines(self) -> EngineConfig:
+        """What the front model computes with."""
+        return EngineConfig(
+            runtime=self.runtime,
+            shape=self.shape,
+            encoder_engine=self.encoder_engine,
+            cross_kv=self.cross_kv,
+        )
 
     @property
     def int8_by(self) -> str | None:

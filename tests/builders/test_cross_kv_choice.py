@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,7 @@ import pytest
 
 from builders import cross_kv_choice
 from builders.agreement import Teacher
-from builders.cross_kv import quantize_decoder, quantize_encoder
-from builders.cross_kv_choice import choose_cross_kv, step_ms, write_int8
+from builders.cross_kv_choice import CrossKvChoice, choose_cross_kv, step_ms, write_int8
 from builders.export import export_decoder, export_encoder
 from builders.pipeline import Source
 from kobart_runtime import bindings
@@ -21,6 +21,8 @@ from kobart_runtime.model_config import (
     EngineConfig,
 )
 from kobart_runtime.runners import open_runner
+
+Choose = Callable[[dict[str, float]], CrossKvChoice]
 
 
 @pytest.fixture
@@ -44,20 +46,30 @@ def teacher(mini: Source) -> Teacher:
     return Teacher(mini.checkpoint, mini.documents.sample(8))
 
 
-@pytest.mark.parametrize(("int8_ms", "kept"), [(0.5, "int8"), (1.5, "float")])
-def test_the_graphs_that_are_not_taken_are_deleted(
-    int8_ms: float,
-    kept: str,
+@pytest.fixture
+def choose(
     folder: Path,
     engines: EngineConfig,
     mini: Source,
     teacher: Teacher,
     monkeypatch: pytest.MonkeyPatch,
+) -> Choose:
+    """Decides by these times of a step, not by the clock."""
+
+    def choose(times: dict[str, float]) -> CrossKvChoice:
+        monkeypatch.setattr(cross_kv_choice, "step_ms", lambda runners, documents: times)
+        assert mini.documents
+        return choose_cross_kv("auto", folder, engines, mini.documents, teacher)
+
+    return choose
+
+
+@pytest.mark.parametrize(("int8_ms", "kept"), [(0.5, "int8"), (1.5, "float")])
+def test_the_graphs_that_are_not_taken_are_deleted(
+    int8_ms: float, kept: str, folder: Path, choose: Choose
 ) -> None:
     times = {"float": 1.0, "int8": int8_ms}
-    monkeypatch.setattr(cross_kv_choice, "step_ms", lambda runners, documents: times)
-    assert mini.documents
-    choice = choose_cross_kv("auto", folder, engines, mini.documents, teacher)
+    choice = choose(times)
     assert (choice.kept, choice.step_ms) == (kept, times)
     assert choice.int8_agreement is not None
     assert choice.int8_agreement > 0.99
@@ -70,21 +82,17 @@ def test_bytes_below_the_gate_are_not_taken_however_fast(
     folder: Path,
     engines: EngineConfig,
     mini: Source,
-    teacher: Teacher,
+    choose: Choose,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     coarse = {
         name: np.full((mini.shape.num_heads, mini.shape.head_dim), 10, np.float32)
         for name in bindings.of_layers(bindings.past_cross, mini.shape.num_decoder_layers)
     }
-    encoder, decoder = CROSS_INT8_FILES
-    quantize_encoder(folder / ENCODER_FILE, folder / encoder, coarse)
-    quantize_decoder(folder / DECODER_FILE, folder / decoder, coarse)
-    monkeypatch.setattr(
-        cross_kv_choice, "step_ms", lambda runners, documents: {"float": 1.0, "int8": 0.5}
-    )
+    monkeypatch.setattr(cross_kv_choice, "channel_scales", lambda *_: coarse)
     assert mini.documents
-    choice = choose_cross_kv("auto", folder, engines, mini.documents, teacher)
+    write_int8(folder, engines, mini.documents)
+    choice = choose({"float": 1.0, "int8": 0.5})
     assert choice.kept == "float"
     assert choice.reason.startswith("auto: int8 agrees on ")
     assert choice.int8_agreement is not None

@@ -50,11 +50,10 @@ def export(source: Source, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def mini() -> Source:
-    source, _ = load_source(BuildConfig(checkpoint=str(MINI_CHECKPOINT), precision="int8"))
-    assert source.documents
-    documents = source.documents.sample(MAX_DOCUMENTS)
-    return replace(source, documents=documents, teacher=Teacher(source.checkpoint, documents))
+def mini(mini: Source) -> Source:
+    assert mini.documents
+    documents = mini.documents.sample(MAX_DOCUMENTS)
+    return replace(mini, documents=documents, teacher=Teacher(mini.checkpoint, documents))
 
 
 @pytest.fixture(scope="module")

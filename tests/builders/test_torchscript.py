@@ -28,8 +28,12 @@ def output(make_checkpoint: MakeCheckpoint, tmp_path_factory: pytest.TempPathFac
 def test_the_manifest_says_what_was_built(output: Path) -> None:
     manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
     built = manifest["built"]
-    requested = manifest["requested"]
-    assert (requested["precision"], requested["runtime"]) == ("fp32", "torchscript")
+    assert manifest["requested"] == {
+        "precision": "fp32",
+        "runtime": "torchscript",
+        "encoder_engine": "auto",
+        "cross_kv": "auto",
+    }
     assert (built["runtime"], built["precision"], built["reason"]) == (
         "torchscript",
         "fp32",
