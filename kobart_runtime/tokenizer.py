@@ -2,7 +2,8 @@
 
 Control tokens (bos, eos, `<usr>`, `<unused0>` ...) exist for the model alone: a user who types
 one gets its letters, and none is ever written into an answer. Every other added token (emoji,
-emoticons, speaker tokens of a fine-tune) is ordinary text both ways.
+emoticons, speaker tokens of a fine-tune) is ordinary text both ways. Line ends become LF first,
+so that a text has one summary whichever system it was written on.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer as Backend
 
 from kobart_runtime.errors import CheckpointError, InvalidArgumentError
 from kobart_runtime.model_config import TokenIds, TokenizerConfig
+from kobart_runtime.newlines import to_lf
 from kobart_runtime.tokenizer_guard import load_guarded
 
 # Byte tokens of tokenizers with `byte_fallback`; several make one character.
@@ -82,10 +84,13 @@ class Tokenizer:
     def encode(self, text: str) -> Source:
         """Source ids of a text, cut on the right as transformers' `truncation=True` does.
 
+        CRLF and CR are read as LF: the ids are those that transformers gives for that text.
+
         Raises:
             InvalidArgumentError: The text is blank, no valid Unicode, or leaves no token.
         """
         _check_text(text)
+        text = to_lf(text)
         if self._newline_as_space:
             text = text.replace("\n", " ")
         ids = self._encode_plain(text)

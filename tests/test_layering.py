@@ -32,7 +32,7 @@ FORBIDDEN = {
     "model_repository": {*PACKAGES} - {"kobart_runtime"},
 }
 # Modules of the runtime that a client or a server supervisor may use.
-LIGHT_MODULES = {"bindings", "errors", "model_config", "settings"}
+LIGHT_MODULES = {"bindings", "errors", "model_config", "newlines", "settings"}
 # The one file of the runtime that may hold a library that few builds need.
 HOLDERS = {
     "torch": {"kobart_runtime/torchscript_runner.py"},

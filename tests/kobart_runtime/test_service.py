@@ -188,6 +188,14 @@ def test_the_byte_limit_is_inclusive(new_service: NewService) -> None:
     assert caught.value.status_message.startswith("INVALID_ARGUMENT: ")
 
 
+def test_the_byte_limit_counts_the_bytes_that_were_received(new_service: NewService) -> None:
+    """A carriage return is a byte, though the text that is summarised has none."""
+    service = new_service(max_input_bytes=7)
+    assert submit(service, b"ab\r\ncde").wait()
+    with pytest.raises(InputTooLongError, match="has 8 bytes, limit 7"):
+        submit(service, b"ab\r\ncd\r\n")
+
+
 def test_truncation_begins_one_token_above_the_limit(
     new_service: NewService, runner: ScriptedRunner
 ) -> None:

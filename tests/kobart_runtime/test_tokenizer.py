@@ -1,6 +1,7 @@
 """Equality with transformers on ordinary text, and control tokens out of the user's reach."""
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -117,6 +118,11 @@ def klue_sentences() -> list[str]:
     return sorted({row[field] for row in rows for field in ("premise", "hypothesis")})
 
 
+def as_lf(text: str) -> str:
+    """The text whose ids transformers must give: CRLF and CR are LF before anything else."""
+    return re.sub(r"\r\n?", "\n", text)
+
+
 def without_control(reference: Any, ids: list[int]) -> str:
     control_ids = set(reference.convert_tokens_to_ids(CONTROL))
     return str(reference.decode([id_ for id_ in ids if id_ not in control_ids]))
@@ -127,7 +133,7 @@ def without_control(reference: Any, ids: list[int]) -> str:
 
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ids_and_text_equal_transformers(text: str, tokenizer: Tokenizer, reference: Any) -> None:
-    ids = reference(text)["input_ids"]
+    ids = reference(as_lf(text))["input_ids"]
     source = tokenizer.encode(text)
     assert source.input_ids.dtype == np.int32
     assert source.input_ids.tolist() == ids
@@ -155,7 +161,7 @@ def test_a_document_of_100k_characters_equals_transformers(
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_text_equals_transformers(text: str, tokenizer: Tokenizer, reference: Any) -> None:
     if text.strip():
-        assert tokenizer.encode(text).input_ids.tolist() == reference(text)["input_ids"]
+        assert tokenizer.encode(text).input_ids.tolist() == reference(as_lf(text))["input_ids"]
 
 
 def test_added_tokens_of_a_fine_tune_keep_their_ids(fine_tuned: Path) -> None:
@@ -308,6 +314,26 @@ def test_newline_as_space(checkpoint: Path, tokenizer: Tokenizer) -> None:
     expected = tokenizer.encode(text.replace("\n", " ")).input_ids.tolist()
     assert spaced.encode(text).input_ids.tolist() == expected
     assert tokenizer.encode(text).input_ids.tolist() != expected
+
+
+@pytest.mark.parametrize("newline", ["keep", "space"])
+def test_line_ends_of_windows_and_old_macs_are_line_feeds(newline: str, checkpoint: Path) -> None:
+    tokenizer = load(checkpoint, config=TokenizerConfig(newline=newline))
+    text = "가: 안녕?\n\n나: 응, 이다.\n끝\n"
+    expected = tokenizer.encode(text).input_ids.tolist()
+    assert UNK not in expected
+    for line_end in ("\r\n", "\r"):
+        assert tokenizer.encode(text.replace("\n", line_end)).input_ids.tolist() == expected
+    mixed = "가: 안녕?\r\n\r나: 응, 이다.\n끝\r"
+    assert tokenizer.encode(mixed).input_ids.tolist() == expected
+
+
+def test_line_ends_do_not_count_as_tokens_twice(checkpoint: Path) -> None:
+    text = "첫 줄이다.\n둘째 줄이다.\n끝"
+    length = len(load(checkpoint).encode(text).input_ids)
+    source = load(checkpoint, max_source_length=length).encode(text.replace("\n", "\r\n"))
+    assert len(source.input_ids) == length
+    assert not source.truncated
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t\r\n", "\u3000\xa0\u2003"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from benchmarks.systems import OurRuntime
 from builders.checkpoint import load_checkpoint
@@ -47,6 +48,7 @@ class Subject:
     oracle: Oracle
     runtime: OurRuntime
     tokenizer: Tokenizer
+    tokenizer_file: Path
 
 
 @pytest.fixture(scope="module", params=["kobart-mini", "usr-start", "deep-decoder"])
@@ -69,7 +71,8 @@ def subject(
     )
     loaded = load_checkpoint(str(checkpoint), IdOverrides())
     runtime = OurRuntime(output)
-    yield Subject(request.param, Oracle(loaded.model, config.ids), runtime, tokenizer)
+    oracle = Oracle(loaded.model, config.ids)
+    yield Subject(request.param, oracle, runtime, tokenizer, checkpoint / "tokenizer.json")
     runtime.close()
 
 
@@ -90,6 +93,28 @@ def test_ids_equal_generate(subject: Subject, texts: list[str]) -> None:
                 ties.append((settings, gap))
     num_cases = sum(len(sources) for _, sources in cases)
     print(f"{subject.name}: {num_cases} cases, {num_tokens} tokens, {len(ties)} ties: {ties}")
+
+
+@pytest.mark.parametrize("line_end", ["\r\n", "\r"], ids=["CRLF", "CR"])
+def test_line_ends_give_what_generate_gives_for_lf(
+    subject: Subject, dialogues: list[str], line_end: str
+) -> None:
+    """The oracle's ids come from transformers' tokenizer and the text as it was before."""
+    reference = PreTrainedTokenizerFast(tokenizer_file=str(subject.tokenizer_file))
+    texts = dialogues[:4]
+    assert all("\n" in text for text in texts)
+    sources = [np.array(reference(text)["input_ids"], dtype=np.int32) for text in texts]
+    settings = GenerationSettings(num_beams=4, max_new_tokens=20)
+    calls = [
+        (subject.tokenizer.encode(text.replace("\n", line_end)).input_ids, settings)
+        for text in texts
+    ]
+    answers = subject.runtime.generate_each(calls)
+    for source, ours, theirs in zip(
+        sources, answers, subject.oracle.generate(sources, settings), strict=True
+    ):
+        gap = 0.0 if ours == theirs else subject.oracle.gap(source, settings, theirs, ours)
+        assert abs(gap) < _TIE, (theirs, ours)
 
 
 @pytest.fixture(scope="module")

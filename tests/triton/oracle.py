@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,11 @@ class Oracle:
         self._tokenizer = AutoTokenizer.from_pretrained(checkpoint)
 
     def source_ids(self, text: str, *, special_as_text: bool = False) -> list[int]:
-        """Ids of a text; special tokens that stand in it may be told to be mere letters."""
+        """Ids of a text; special tokens that stand in it may be told to be mere letters.
+
+        Parity is with the text whose line ends are LF.
+        """
+        text = re.sub(r"\r\n?", "\n", text)
         return list(self._tokenizer(text, split_special_tokens=special_as_text).input_ids)
 
     def generate(self, source_ids: Sequence[int], **settings: float) -> tuple[int, ...]:

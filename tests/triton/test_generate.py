@@ -45,6 +45,24 @@ def test_equals_transformers(
         assert client.summarize(text, **settings).output_ids == expected
 
 
+@pytest.mark.parametrize("line_end", ["\r\n", "\r"], ids=["CRLF", "CR"])
+def test_line_ends_change_no_summary(
+    triton: TritonServer,
+    client: KobartClient,
+    oracle: Oracle,
+    dialogues: list[str],
+    line_end: str,
+) -> None:
+    """Over HTTP and gRPC, and what transformers gives for the text with LF."""
+    text = dialogues[0]
+    assert "\n" in text
+    expected = oracle.generate(oracle.source_ids(text))
+    changed = text.replace("\n", line_end)
+    assert client.summarize(changed) == client.summarize(text)
+    assert client.summarize(changed).output_ids == expected
+    assert generate(triton, text_input=changed) == generate(triton, text_input=text)
+
+
 def test_every_field_of_an_http_answer(
     triton: TritonServer, oracle: Oracle, dialogues: list[str]
 ) -> None:
