@@ -28,9 +28,9 @@ from benchmarks.recording import REPORTS, Content, add_output, record
 from benchmarks.subjects import DEFAULT_DATA, BuildFacts
 from builders.checkpoint import RANDOM_CHECKPOINT
 from client.arguments import add_setting_flags, given_settings
-from client.documents_file import read_examples
 from client.report.document import Text
 from client.rouge import characters, rouge_l
+from kobart_documents import ReadOptions, add_reading_flags, read_pairs
 from kobart_runtime.errors import ConfigError, InvalidArgumentError
 
 COMMAND = "compare"
@@ -54,7 +54,7 @@ class CompareBenchmark:
             self._settings.check(build.config.limits)
         self._repeats = 2 if args.quick else args.repeats
         num_documents = 4 if args.quick else args.documents
-        self._examples = read_examples(args.data)[:num_documents]
+        self._pairs = read_pairs(args.data, ReadOptions.given(args), num_documents).pairs
         self._tokenizer = open_tokenizer(self._builds[0].path, config)
         self._batch_size = args.batch_size
         self._wants_peers = args.peers
@@ -68,7 +68,7 @@ class CompareBenchmark:
         names = ", ".join(build.name for build in self._builds)
         self.subject = {"builds": names, "checkpoint": self._checkpoint}
         self.settings = {
-            "documents": f"{len(self._examples)} of {args.data.name}, {self._batch_size} a batch",
+            "documents": f"{len(self._pairs)} of {args.data.name}, {self._batch_size} a batch",
             "generation": ", ".join(f"{k} {v}" for k, v in vars(self._settings).items()),
             "repeats": f"{self._repeats}, all systems in turn, after one that does not count",
             "processes": "one for each system",
@@ -122,7 +122,7 @@ class CompareBenchmark:
 
     def _batches(self) -> list[list[np.ndarray]]:
         """Neighbours in length together, which is kind to systems that pad."""
-        sources = [self._tokenizer.encode(example.dialogue).input_ids for example in self._examples]
+        sources = [self._tokenizer.encode(pair.text).input_ids for pair in self._pairs]
         self._order = sorted(range(len(sources)), key=lambda index: len(sources[index]))
         ordered = [sources[index] for index in self._order]
         return [ordered[i : i + self._batch_size] for i in range(0, len(ordered), self._batch_size)]
@@ -130,9 +130,7 @@ class CompareBenchmark:
     def _rouge(self, ids: Sequence[Sequence[int]]) -> float:
         """Mean ROUGE-L on characters."""
         scores = [
-            rouge_l(
-                characters(self._examples[index].summary), characters(self._tokenizer.decode(row))
-            )
+            rouge_l(characters(self._pairs[index].summary), characters(self._tokenizer.decode(row)))
             for index, row in zip(self._order, ids, strict=True)
         ]
         return sum(scores) / len(scores)
@@ -170,7 +168,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="DIR",
         help="what the builds came from (default: as the first one says)",
     )
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="FILE")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DEFAULT_DATA,
+        metavar="FILE",
+        help="documents with their summaries (default: kobart-mini's dev set)",
+    )
+    add_reading_flags(parser)
     parser.add_argument("--documents", type=int, default=64, metavar="N")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N")
     parser.add_argument("--repeats", type=int, default=5, metavar="N")

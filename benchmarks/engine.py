@@ -23,13 +23,14 @@ from benchmarks.engine_feeds import (
 )
 from benchmarks.our_runtime import open_tokenizer
 from benchmarks.recording import REPORTS, Content, add_output, record
-from benchmarks.subjects import DEFAULT_DATA, BuildFacts, read_dialogues, serving
+from benchmarks.subjects import DEFAULT_DATA, BuildFacts, serving
 from client.perf.input_data import write_json
 from client.perf.options import Concurrency, PerfOptions, RequestCount
 from client.perf.profile import read_csv
 from client.perf.usage import UsageSampler
 from client.perf_analyzer import PerfAnalyzer, find_perf_analyzer
 from client.report.document import Text
+from kobart_documents import ReadOptions, add_reading_flags, read_texts
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.runners import Engine, open_engine
 from server.supervisor import TritonServer
@@ -73,7 +74,7 @@ class EngineBenchmark:
             source_lens=args.source_lengths or plan.source_lens,
         )
         tokenizer = open_tokenizer(self._build.path, self._build.config)
-        texts = read_dialogues(args.data)
+        texts = read_texts(args.data, ReadOptions.given(args))
         self._ids = [int(i) for text in texts for i in tokenizer.encode(text).input_ids]
         self._engines: dict[str, Engine] = {
             role: open_engine(self._build.engines, role, self._build.config) for role in ROLES
@@ -186,7 +187,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "perf_analyzer on the real Triton; the difference is transport.",
     )
     parser.add_argument("build", type=Path, metavar="BUILD")
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="FILE")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DEFAULT_DATA,
+        metavar="FILE",
+        help="documents (default: kobart-mini's dev set)",
+    )
+    add_reading_flags(parser, summaries=False)
     parser.add_argument("--batch-sizes", type=_integers, metavar="N,...", help="default: 1 to max")
     parser.add_argument(
         "--source-lengths", type=_integers, metavar="N,...", help="tokens; default: 64 to max"

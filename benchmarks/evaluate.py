@@ -18,7 +18,6 @@ from benchmarks.recording import EXIT_FAILED, REPORTS, Content, add_output, reco
 from benchmarks.subjects import BuildFacts
 from client.arguments import add_setting_flags, given_settings
 from client.cli import use_utf8
-from client.documents_file import Example, read_examples
 from client.evaluation.content import Evaluation, headlines, plots, tables
 from client.evaluation.journal import Journal
 from client.evaluation.outcome import Answer, Outcome, Splitter
@@ -27,6 +26,8 @@ from client.morphemes import morpheme_splitter
 from client.report.document import Text
 from client.rouge import characters, words
 from client.sync_client import KobartClient
+from kobart_documents import Pair, ReadOptions, add_reading_flags, read_pairs
+from kobart_documents.options import FORMATS
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.model_config import MANIFEST_NAME, sha256_of
 from kobart_runtime.settings import GenerationSettings
@@ -54,14 +55,14 @@ class EvaluateBenchmark:
         self._settings = self._build.config.defaults.override(given_settings(args))
         self._settings.check(self._build.config.limits)
         limit = NUM_QUICK if args.quick else args.limit
-        self._examples = read_examples(args.data)[:limit]
+        self._file = read_pairs(args.data, ReadOptions.given(args), limit)
         self._splitters = _splitters()
         self._journal = Journal(args.output, self._inputs())
         name = self._build.name
         self.title = Text(f"Summaries of {name}", f"{name}의 요약 품질")
         self.subject = self._build.subject
         self.settings = {
-            "data": f"{args.data.name}, {len(self._examples)} documents",
+            "data": f"{args.data.name}, {len(self._file.pairs)} documents",
             "answered_by": "a server" if args.url else "the runtime in this process",
             "compared_with": args.checkpoint or "the references alone",
             "generation": ", ".join(f"{k} {v}" for k, v in vars(self._settings).items()),
@@ -70,11 +71,11 @@ class EvaluateBenchmark:
     def measure(self) -> None:
         """See `Benchmark`; documents that an earlier run finished are not asked again."""
         done = {outcome.index for outcome in self._journal.outcomes}
-        left = [index for index in range(len(self._examples)) if index not in done]
+        left = [index for index in range(len(self._file.pairs)) if index not in done]
         with (
             contextlib.closing(self._journal),
             self._answers() as answers,
-            tqdm(total=len(self._examples), initial=len(done), unit="doc", disable=None) as bar,
+            tqdm(total=len(self._file.pairs), initial=len(done), unit="doc", disable=None) as bar,
         ):
             checkpoint = self._checkpoint() if left else None
             for start in range(0, len(left), answers.group_size):
@@ -110,11 +111,11 @@ class EvaluateBenchmark:
     def _evaluate(
         self, group: Sequence[int], answers: Answers, checkpoint: _Checkpoint | None
     ) -> Iterator[Outcome]:
-        examples = [self._examples[index] for index in group]
-        given = answers.answers([example.dialogue for example in examples])
-        ids = checkpoint.ids(examples) if checkpoint else [None] * len(group)
-        for index, example, answer, theirs in zip(group, examples, given, ids, strict=True):
-            yield Outcome.of(index, example, answer, self._splitters, theirs)
+        pairs = [self._file.pairs[index] for index in group]
+        given = answers.answers([pair.text for pair in pairs])
+        ids = checkpoint.ids(pairs) if checkpoint else [None] * len(group)
+        for index, pair, answer, theirs in zip(group, pairs, given, ids, strict=True):
+            yield Outcome.of(index, pair.summary, answer, self._splitters, theirs)
 
     @contextlib.contextmanager
     def _answers(self) -> Iterator[Answers]:
@@ -136,8 +137,9 @@ class EvaluateBenchmark:
         """What the answers depend on; an evaluation of other inputs is not gone on with."""
         return {
             "build": sha256_of(self._build.path / MANIFEST_NAME),
-            "data": sha256_of(self._args.data),
-            "documents": len(self._examples),
+            "data": self._file.sha256,
+            "columns": list(self._file.columns),
+            "documents": len(self._file.pairs),
             "checkpoint": self._args.checkpoint,
             "served": bool(self._args.url),
             "units": list(self._splitters),
@@ -163,11 +165,9 @@ class _Checkpoint:
         self._tokenizer = open_tokenizer(build.path, build.config)
         self._settings = settings
 
-    def ids(self, examples: Sequence[Example]) -> list[tuple[int, ...] | None]:
+    def ids(self, pairs: Sequence[Pair]) -> list[tuple[int, ...] | None]:
         """Its answers."""
-        sources: list[np.ndarray] = [
-            self._tokenizer.encode(example.dialogue).input_ids for example in examples
-        ]
+        sources: list[np.ndarray] = [self._tokenizer.encode(pair.text).input_ids for pair in pairs]
         return [tuple(row) for row in self._system.generate(sources, self._settings)]
 
 
@@ -196,8 +196,9 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="FILE",
-        help='JSON lines: {"dialogue": "...", "summary": "..."}',
+        help=f"documents with their summaries: {FORMATS}",
     )
+    add_reading_flags(parser)
     parser.add_argument(
         "--url", metavar="HOST:PORT", help="ask a server of this build (default: in process)"
     )

@@ -12,12 +12,13 @@ from benchmarks.contestants import runners
 from benchmarks.generation_results import Bar, Section
 from benchmarks.generation_setup import Setup, settings_of
 from benchmarks.our_runtime import open_tokenizer
-from benchmarks.subjects import BuildFacts, read_dialogues, serving
+from benchmarks.subjects import BuildFacts, serving
 from benchmarks.traffic import TextCall
 from benchmarks.traffic_answers import Replay, check_count, continuous_texts
 from builders.paths import CHECKOUT, DEFAULT_CHECKPOINT
 from client.async_client import AsyncKobartClient
 from client.perf.statistics import Spread
+from kobart_documents import read_texts
 from kobart_runtime.settings import GenerationSettings
 
 LIMIT = 0.95
@@ -66,7 +67,7 @@ def measure(setup: Setup) -> Section:
 
 def sentences() -> list[str]:
     """Lines of kobart-mini's test dialogues."""
-    return [line for text in read_dialogues(TEXTS) for line in text.splitlines()]
+    return [line for text in read_texts(TEXTS) for line in text.splitlines()]
 
 
 async def answer_served(url: str, model: str, calls: Sequence[TextCall], in_flight: int) -> Replay:

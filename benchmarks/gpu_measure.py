@@ -11,13 +11,14 @@ import numpy as np
 
 from benchmarks.decoding import FIRST_TEXT_ID, Case, Measurement, System, measure
 from benchmarks.gpu_passes import build_pass, eager_pass, traced_pass
-from benchmarks.gpu_quality import build_rouge, read_test_documents, torch_rouge
+from benchmarks.gpu_quality import build_rouge, torch_rouge
 from benchmarks.gpu_timing import Open, Timing, time_passes
 from benchmarks.gpu_variants import Built, Model
 from benchmarks.systems import OurRuntime, TorchGenerate
 from builders.checkpoint import Checkpoint, load_checkpoint
 from builders.measuring import Watch
 from builders.special_ids import IdOverrides
+from kobart_documents import read_pairs
 from kobart_runtime.errors import KobartError
 
 EAGER, TRACED = "PyTorch fp32", "PyTorch TorchScript fp32"
@@ -135,7 +136,7 @@ def _rouge(
     folders = {built.name: built.folder for built in builds if built.folder}
     if model.test_documents is None or not folders:
         return {}
-    documents = read_test_documents(model.test_documents, sizes.test_documents)
+    documents = read_pairs(model.test_documents, limit=sizes.test_documents).pairs
     torch = TorchGenerate(checkpoint, sizes.device)
     scores = {EAGER: torch_rouge(torch, next(iter(folders.values())), documents)}
     return scores | {name: build_rouge(folder, documents) for name, folder in folders.items()}

@@ -16,10 +16,11 @@ from benchmarks.operators import OperatorProfile, profile_engine
 from benchmarks.our_runtime import open_tokenizer
 from benchmarks.phases import PHASES, PhaseTimer
 from benchmarks.recording import REPORTS, Content, add_output, record
-from benchmarks.subjects import DEFAULT_DATA, BuildFacts, read_dialogues
+from benchmarks.subjects import DEFAULT_DATA, BuildFacts
 from client.arguments import add_setting_flags, given_settings
 from client.perf.statistics import Spread
 from client.report.document import Column, Headline, Plot, Row, Series, Table, Text
+from kobart_documents import ReadOptions, add_reading_flags, read_texts
 
 COMMAND = "profile"
 ROLES = ("encoder", "decoder")
@@ -44,7 +45,9 @@ class ProfileBenchmark:
         self._settings = config.defaults.override(given_settings(args))
         self._settings.check(config.limits)
         self._repeats = 2 if args.quick else 5
-        self._documents = read_dialogues(args.data)[: 8 if args.quick else 32]
+        self._documents = read_texts(
+            args.data, ReadOptions.given(args), limit=8 if args.quick else 32
+        )
         self._num_calls = 3 if args.quick else 20
         tokenizer = open_tokenizer(self._build.path, config)
         sources = [tokenizer.encode(text).input_ids for text in self._documents]
@@ -209,7 +212,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "engines operator by operator (ONNX Runtime builds).",
     )
     parser.add_argument("build", type=Path, metavar="BUILD")
-    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="FILE")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DEFAULT_DATA,
+        metavar="FILE",
+        help="documents (default: kobart-mini's dev set)",
+    )
+    add_reading_flags(parser, summaries=False)
     add_setting_flags(parser)
     add_output(parser, COMMAND)
     parser.set_defaults(run=run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,8 +10,9 @@ from benchmarks.systems import OurRuntime
 from builders.agreement import Teacher
 from builders.checkpoint import load_checkpoint
 from builders.special_ids import IdOverrides
-from calibration.documents import Encoders, read_documents
+from calibration.documents import Encoders, encode_pairs
 from client.rouge import rouge_l_means
+from kobart_documents import read_pairs
 from kobart_runtime.model_config import TOKENIZER_FILE, TokenizerConfig
 from kobart_runtime.settings import Limits
 
@@ -42,20 +42,20 @@ class Judge:
 
         Args:
             checkpoint: Folder of the model that was not pruned.
-            documents: `{"dialogue": ..., "summary": ...}` lines.
+            documents: A file of pairs.
 
         Raises:
             KobartError: A file cannot be used.
         """
-        rows = [json.loads(line) for line in documents.read_text(encoding="utf-8").splitlines()]
+        file = read_pairs(documents)
         loaded = load_checkpoint(str(checkpoint), IdOverrides())
         encoders = Encoders.from_tokenizer(
             checkpoint / TOKENIZER_FILE, TokenizerConfig(), loaded.ids, Limits(), loaded.vocab_size
         )
         return cls(
-            tuple(row["dialogue"] for row in rows),
-            tuple(row["summary"] for row in rows),
-            Teacher(loaded, read_documents(documents, encoders)),
+            tuple(pair.text for pair in file.pairs),
+            tuple(pair.summary for pair in file.pairs),
+            Teacher(loaded, encode_pairs(file, encoders)),
         )
 
     def score(self, build: Path) -> Score:

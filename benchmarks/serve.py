@@ -16,7 +16,7 @@ from benchmarks.recording import REPORTS, Content, add_output, record
 from benchmarks.serve_content import serve_content
 from benchmarks.serve_plan import ServePlan
 from benchmarks.serve_results import Level, Probe, ServeResults
-from benchmarks.subjects import DEFAULT_DATA, BuildFacts, read_dialogues, serving
+from benchmarks.subjects import DEFAULT_DATA, BuildFacts, serving
 from client.arguments import add_setting_flags, given_settings
 from client.config import RetryPolicy
 from client.perf.driver import Driver, PerfAnalyzerDriver
@@ -28,6 +28,7 @@ from client.perf.usage import UsageSampler
 from client.perf_analyzer import find_perf_analyzer
 from client.report.document import Text
 from client.sync_client import KobartClient
+from kobart_documents import ReadOptions, add_reading_flags, read_texts
 from kobart_runtime.errors import KobartError
 from kobart_runtime.settings import GenerationSettings
 from server.supervisor import TritonServer
@@ -68,7 +69,7 @@ class ServeBenchmark:
         self._plan = make(target_ms=args.target_ms, load_per_s=args.load)
         self._settings = self._build.config.defaults.override(given_settings(args))
         self._settings.check(self._build.config.limits)
-        self._documents = _documents(args.data, args.lengths)
+        self._documents = _documents(args.data, ReadOptions.given(args), args.lengths)
         self._results = ServeResults(target_ms=args.target_ms, load_per_s=args.load)
         name = self._build.name
         self.title = Text(f"What a server of {name} carries", f"{name} 서버의 처리 능력")
@@ -174,8 +175,8 @@ class ServeBenchmark:
         }
 
 
-def _documents(data: Path, lengths: str | None) -> list[str]:
-    documents = read_dialogues(data)
+def _documents(data: Path, options: ReadOptions, lengths: str | None) -> list[str]:
+    documents = read_texts(data, options)
     if lengths is None:
         return documents[:NUM_INPUTS]
     return of_lengths(documents, Lengths.parse(lengths).draw(NUM_INPUTS, seed=0))
@@ -214,8 +215,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         type=Path,
         default=DEFAULT_DATA,
         metavar="FILE",
-        help="JSON lines with the documents (default: kobart-mini's dev set)",
+        help="documents (default: kobart-mini's dev set)",
     )
+    add_reading_flags(parser, summaries=False)
     parser.add_argument(
         "--lengths", metavar="CHARS[:WEIGHT],...", help="make documents of these lengths from them"
     )

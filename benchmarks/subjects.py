@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builders.paths import CHECKOUT, DEFAULT_CHECKPOINT
-from client.documents_file import read_examples
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
 from server.build_folder import BuildFolder
 from server.supervisor import TritonServer, free_ports
@@ -74,15 +73,6 @@ class BuildFacts:
             "runtime": self.config.runtime,
         }
         return facts | ({"pruning": ", ".join(self.prune)} if self.prune else {})
-
-
-def read_dialogues(path: Path) -> list[str]:
-    """The documents of a JSON lines file.
-
-    Raises:
-        InvalidArgumentError: The file is missing, empty or malformed; names the line.
-    """
-    return [example.dialogue for example in read_examples(path)]
 
 
 @contextmanager

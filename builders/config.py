@@ -19,6 +19,9 @@ import yaml
 from builders.paths import DEFAULT_CHECKPOINT
 from builders.plan_facts import MAX_OPTIMIZATION_LEVEL
 from builders.prune_steps import PruneStep, parse_steps
+from kobart_documents import ReadOptions
+from kobart_documents.encodings import check_encoding
+from kobart_documents.options import ENCODING_HELP, SUMMARY_COLUMN_HELP, TEXT_COLUMN_HELP
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.model_config import TokenizerConfig
 from kobart_runtime.settings import Limits
@@ -80,9 +83,18 @@ class BuildConfig:
     calibration_data: str | None = _option(
         None,
         str,
-        "documents that fp16 and int8 are fitted to and compared with PyTorch on, one "
-        '{"dialogue": "...", "summary": "..."} a line (default: dev.jsonl beside the checkpoint)',
+        "documents with their summaries that fp16 and int8 are fitted to and compared with PyTorch "
+        "on: .jsonl, .csv, .tsv or .parquet (default: dev.jsonl beside the checkpoint)",
         metavar="FILE",
+    )
+    text_column: str | None = _option(
+        None, str, f"--calibration-data: {TEXT_COLUMN_HELP}", metavar="NAME"
+    )
+    summary_column: str | None = _option(
+        None, str, f"--calibration-data: {SUMMARY_COLUMN_HELP}", metavar="NAME"
+    )
+    encoding: str | None = _option(
+        None, str, f"--calibration-data: {ENCODING_HELP}", metavar="NAME"
     )
     model_name: str = _option(
         "kobart",
@@ -177,6 +189,9 @@ class BuildConfig:
                 "calibration_data is for precision fp16 or int8, got fp32: leave it out, or ask "
                 "for one of them"
             )
+        for name in ("text_column", "summary_column", "encoding"):
+            if getattr(self, name) is not None and not self.calibration_data:
+                raise ConfigError(f"{name} is of calibration_data: name that file, or leave it out")
         if self.runtime == "torchscript" and self.precision != "fp32":
             raise ConfigError(
                 f"runtime torchscript is for precision fp32, got {self.precision}: on CPUs "
@@ -212,6 +227,8 @@ class BuildConfig:
                 f"max_request_seconds must be a finite number, got {self.max_request_seconds}"
             )
         self.limits(Limits.max_source_length, Limits.max_target_length)
+        if self.encoding is not None:
+            check_encoding(self.encoding)
 
     def limits(self, max_source_length: int, max_target_length: int) -> Limits:
         """The build's limits; the two lengths stand in where none was asked for.
@@ -225,6 +242,15 @@ class BuildConfig:
         if self.max_target_length is None:
             given["max_target_length"] = max_target_length
         return Limits(**given)
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How `calibration_data` is read."""
+        return ReadOptions(
+            text_column=self.text_column,
+            summary_column=self.summary_column,
+            encoding=self.encoding,
+        )
 
     @property
     def calibrated_by_tensorrt(self) -> bool:

@@ -26,8 +26,8 @@ from builders.precision import (
     QDQ,
     Conversion,
     Int8Maker,
-    find_documents,
     make_half,
+    shipped_documents,
     workspace,
 )
 from builders.prune_checkpoint import Pruning, prune_checkpoint
@@ -37,7 +37,8 @@ from builders.special_ids import IdOverrides
 from builders.staging import check_output, staged
 from builders.steps import Steps
 from builders.verification import Verification, compare
-from calibration.documents import DocumentSet, Encoders, read_documents
+from calibration.documents import DocumentSet, Encoders, encode_pairs
+from kobart_documents import PairFile, read_pairs
 from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import (
     DECODER_FILE,
@@ -109,6 +110,8 @@ def load_source(config: BuildConfig) -> tuple[Source, tuple[str, ...]]:
         KobartError: Says what is wrong with the options or the checkpoint.
     """
     transformers_logging.disable_progress_bar()
+    asked = config.calibration_data  # read before a checkpoint is loaded, which takes long
+    pairs = read_pairs(Path(asked), config.reading) if asked else None
     overrides = IdOverrides(
         decoder_start=config.decoder_start_token_id, forced_eos=config.forced_eos_token_id
     )
@@ -122,7 +125,7 @@ def load_source(config: BuildConfig) -> tuple[Source, tuple[str, ...]]:
         max_source_length=limits.max_source_length,
         vocab_size=checkpoint.vocab_size,
     )
-    documents = _read_documents(config, checkpoint, limits)
+    documents = _documents(config, checkpoint, limits, pairs)
     steps, patterns = config.prune_steps, config.prune_layers or None
     pruning = prune_checkpoint(checkpoint, steps, patterns, tokenizer) if steps else None
     source = Source(
@@ -138,16 +141,17 @@ def load_source(config: BuildConfig) -> tuple[Source, tuple[str, ...]]:
     return source, limit_notes + default_notes
 
 
-def _read_documents(
-    config: BuildConfig, checkpoint: Checkpoint, limits: Limits
+def _documents(
+    config: BuildConfig, checkpoint: Checkpoint, limits: Limits, pairs: PairFile | None
 ) -> DocumentSet | None:
-    """What fp16 and int8 are fitted to; fp32 takes no documents."""
+    """What fp16 and int8 are fitted to: `pairs`, or what the checkpoint ships; fp32 takes none."""
     if config.precision == "fp32":
         return None
+    pairs = pairs or read_pairs(shipped_documents(checkpoint))
     encoders = Encoders.from_tokenizer(
         checkpoint.tokenizer_path, config.tokenizer, checkpoint.ids, limits, checkpoint.vocab_size
     )
-    return read_documents(find_documents(config.calibration_data, checkpoint), encoders)
+    return encode_pairs(pairs, encoders)
 
 
 def _fill(

@@ -52,19 +52,17 @@ class Conversion:
     portable: tuple[str, ...] = ()  # files of the portable graphs and their scales
 
 
-def find_documents(asked: str | None, checkpoint: Checkpoint) -> Path:
-    """The documents of a build: those asked for, or the checkpoint's own.
+def shipped_documents(checkpoint: Checkpoint) -> Path:
+    """The documents of a build that was not given any: the checkpoint's own.
 
     Raises:
         ConfigError: There are none.
     """
-    if asked:
-        return Path(asked)
     path = checkpoint.tokenizer_path.parent / DEV_FILE
     if not (checkpoint.trained and path.is_file()):
         raise ConfigError(
             f"fp16 and int8 are fitted to documents and {checkpoint.source} ships no {DEV_FILE}: "
-            'give --calibration-data FILE, one {"dialogue": "...", "summary": "..."} a line'
+            "give --calibration-data FILE, documents with their summaries"
         )
     return path
 

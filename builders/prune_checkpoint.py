@@ -51,7 +51,7 @@ def prune_checkpoint(
 
     Raises:
         ConfigError: A step does not fit the model.
-        CheckpointError: The checkpoint's documents cannot be read.
+        DocumentError: The checkpoint's documents cannot be read.
     """
     logger = logging.getLogger("kobart-build.pruning")
     logger.addHandler(logging.NullHandler())  # the build prints its warnings by itself

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import BartForConditionalGeneration
 
-from kobart_runtime.errors import CheckpointError, KobartError
+from kobart_documents import read_pairs
+from kobart_runtime.errors import DocumentError, InvalidArgumentError
 from kobart_runtime.model_config import TokenIds
 from kobart_runtime.tokenizer import Tokenizer
 
@@ -37,23 +37,21 @@ class LossBatch:
 
 
 def dev_batches(path: Path, tokenizer: Tokenizer, ids: TokenIds) -> list[LossBatch]:
-    """The first documents of a file of `{"dialogue": ..., "summary": ...}` lines.
+    """The first documents of a file of pairs.
 
     Raises:
-        CheckpointError: The file is empty, or a line is not of that form.
+        DocumentError: The file cannot be read, or a text has no tokens; names the line.
     """
-    with path.open(encoding="utf-8") as file:
-        lines = [line for line, _ in zip(file, range(MAX_DOCUMENTS), strict=False)]
-    if not lines:
-        raise CheckpointError(f"{path} is empty: give it documents, or remove it")
-    pairs = [
-        _read_pair(f"{path}, line {number}", line, tokenizer)
-        for number, line in enumerate(lines, start=1)
-    ]
-    pairs = [
-        (source[:MAX_SOURCE_IDS], [*summary[:MAX_SUMMARY_IDS], *ids.eos[:1]])
-        for source, summary in pairs
-    ]
+    file = read_pairs(path, limit=MAX_DOCUMENTS)
+    pairs = []
+    for pair, place in zip(file.pairs, file.places, strict=True):
+        try:
+            source, summary = (
+                tokenizer.encode(text).input_ids.tolist() for text in (pair.text, pair.summary)
+            )
+        except InvalidArgumentError as error:
+            raise DocumentError(f"{path}, {place}: {error}") from error
+        pairs.append((source[:MAX_SOURCE_IDS], [*summary[:MAX_SUMMARY_IDS], *ids.eos[:1]]))
     return [
         collate(pairs[start : start + BATCH_SIZE], ids.decoder_start, ids.pad)
         for start in range(0, len(pairs), BATCH_SIZE)
@@ -78,18 +76,6 @@ def _start_id(model: BartForConditionalGeneration) -> int:
     """Any fixed id would do: checkpoints of transformers 4 may name none."""
     start = model.config.decoder_start_token_id
     return 0 if start is None else int(start)
-
-
-def _read_pair(where: str, line: str, tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    try:
-        document = json.loads(line)
-        texts = document["dialogue"], document["summary"]
-        source, summary = (tokenizer.encode(text).input_ids.tolist() for text in texts)
-    except (ValueError, KeyError, TypeError, AttributeError, KobartError) as error:
-        raise CheckpointError(
-            f'{where} must be {{"dialogue": "...", "summary": "..."}} with texts ({error!r})'
-        ) from error
-    return source, summary
 
 
 def collate(pairs: Sequence[tuple[list[int], list[int]]], start: int, pad: int) -> LossBatch:

@@ -1,6 +1,6 @@
 """Documents -> int8 scales of a build's activations; `python -m calibration` is the door.
 
-    documents.py    JSON lines -> ids
+    documents.py    pairs -> ids
     feeds.py        ids -> what the encoder and the decode step are fed, batch by batch
     activations.py  feeds -> the values of a graph's tensors
     histogram.py    values -> counts, batch by batch
@@ -15,7 +15,7 @@ the engines' inputs.
 from __future__ import annotations
 
 from calibration.calibrator import calibrate
-from calibration.documents import Document, DocumentSet, Encoders, read_documents
+from calibration.documents import Document, DocumentSet, Encoders, encode_pairs
 from calibration.feeds import decoder_feeds, encoder_feeds
 from calibration.scales import SCALES_FILE, Scales, read_scales
 
@@ -27,7 +27,7 @@ __all__ = [
     "Scales",
     "calibrate",
     "decoder_feeds",
+    "encode_pairs",
     "encoder_feeds",
-    "read_documents",
     "read_scales",
 ]

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 from calibration.calibrator import calibrate
-from calibration.documents import Encoders, read_documents
+from calibration.documents import Encoders, encode_pairs
 from calibration.ranges import METHODS
 from calibration.scales import SCALES_FILE
+from kobart_documents import ReadOptions, add_reading_flags, read_pairs
+from kobart_documents.options import FORMATS
 from kobart_runtime.errors import BuildError, ConfigError, KobartError
 from kobart_runtime.model_config import MANIFEST_NAME, TOKENIZER_FILE, ModelConfig
 
@@ -22,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        _calibrate(Path(options.build), Path(options.data), Path(options.output), options.method)
+        _calibrate(options)
     except (KobartError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -32,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _calibrate(build: Path, data: Path, output: Path, method: str) -> None:
+def _calibrate(options: argparse.Namespace) -> None:
+    build, output = Path(options.build), Path(options.output)
     if not output.absolute().parent.is_dir():
         raise ConfigError(f"the folder of --output {output} does not exist: create it first")
     config = _read_config(build)
@@ -41,6 +44,7 @@ def _calibrate(build: Path, data: Path, output: Path, method: str) -> None:
             f"{build} is {config.precision} for {config.runtime}: calibrate an fp32 build for "
             "onnxruntime"
         )
+    file = read_pairs(Path(options.data), ReadOptions.given(options))
     folder = build / config.name / "1"  # of the front model, which holds both engines
     encoders = Encoders.from_tokenizer(
         folder / TOKENIZER_FILE,
@@ -49,8 +53,8 @@ def _calibrate(build: Path, data: Path, output: Path, method: str) -> None:
         config.limits,
         config.shape.vocab_size,
     )
-    documents = read_documents(data, encoders)
-    scales = calibrate(folder, config.shape, documents, method=method, progress=True)
+    documents = encode_pairs(file, encoders)
+    scales = calibrate(folder, config.shape, documents, method=options.method, progress=True)
     scales.write(output)
     print(f"{len(documents.documents)} documents -> {output}")
 
@@ -72,8 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data",
         required=True,
         metavar="FILE",
-        help='documents, one {"dialogue": "...", "summary": "..."} a line',
+        help=f"documents with their summaries: {FORMATS}",
     )
+    add_reading_flags(parser)
     parser.add_argument(
         "--output", default=SCALES_FILE, metavar="FILE", help="default: %(default)s"
     )

@@ -1,24 +1,24 @@
-"""Documents with their summaries: JSON lines -> ids, in an order of their own.
+"""Documents with their summaries: a file of pairs -> ids, in an order of their own.
 
-A file holds one `{"dialogue": "...", "summary": "..."}` a line. Documents are sorted by their ids,
-so that nothing computed from them depends on the order of the lines.
+A file is read before anything is loaded (`kobart_documents.read_pairs`) and encoded when there is
+a tokenizer. Documents are sorted by their ids, so that nothing computed from them depends on the
+order of the rows.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from kobart_runtime.errors import ConfigError, KobartError
-from kobart_runtime.model_config import TokenIds, TokenizerConfig, sha256_of
+from kobart_documents import Pair, PairFile
+from kobart_runtime.errors import DocumentError, InvalidArgumentError
+from kobart_runtime.model_config import TokenIds, TokenizerConfig
 from kobart_runtime.settings import Limits
 from kobart_runtime.tokenizer import Tokenizer
 
-DOCUMENT_FIELDS = ("dialogue", "summary")
 MAX_SUMMARY_IDS = 128  # decode steps a document is followed for
 
 Encode = Callable[[str], list[int]]
@@ -93,17 +93,18 @@ class Encoders:
         return cls(_as_list(source), _as_list(summary), ids.decoder_start)
 
 
-def read_documents(path: Path, encoders: Encoders) -> DocumentSet:
-    """Read a file of documents.
+def encode_pairs(file: PairFile, encoders: Encoders) -> DocumentSet:
+    """The pairs of a file as ids, longest source first.
 
     Raises:
-        ConfigError: The file is missing or empty, or a line is not of the form above.
+        DocumentError: A text has no tokens; names the line.
     """
-    documents = [_read(where, line, encoders) for where, line in _lines(path)]
-    if not documents:
-        raise ConfigError(f"{path} holds no documents: give it some, one JSON object a line")
+    documents = [
+        _encode(file, place, pair, encoders)
+        for place, pair in zip(file.places, file.pairs, strict=True)
+    ]
     documents.sort(key=lambda document: (-len(document.input_ids), document.input_ids))
-    return DocumentSet(sha256_of(path), tuple(documents))
+    return DocumentSet(file.sha256, tuple(documents))
 
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -120,23 +121,9 @@ def _as_list(tokenizer: Tokenizer) -> Encode:
     return lambda text: list(map(int, tokenizer.encode(text).input_ids))
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
+def _encode(file: PairFile, place: str, pair: Pair, encoders: Encoders) -> Document:
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}, line {number}", line
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the documents {path} cannot be read: {error}") from error
-
-
-def _read(where: str, line: str, encoders: Encoders) -> Document:
-    try:
-        fields = json.loads(line)
-        dialogue, summary = (fields[name] for name in DOCUMENT_FIELDS)
-        source, target = encoders.source(dialogue), encoders.summary(summary)
-    except (ValueError, KeyError, TypeError, AttributeError, KobartError) as error:
-        raise ConfigError(
-            f'{where} must be {{"dialogue": "...", "summary": "..."}} with texts ({error!r})'
-        ) from error
+        source, target = encoders.source(pair.text), encoders.summary(pair.summary)
+    except InvalidArgumentError as error:
+        raise DocumentError(f"{file.path}, {place}: {error}") from error
     return Document(tuple(source), (encoders.decoder_start, *target))

@@ -6,6 +6,7 @@ import argparse
 from typing import get_type_hints
 
 from client.config import ClientConfig
+from kobart_documents import add_reading_flags
 from kobart_runtime.settings import SETTING_NAMES, GenerationSettings
 
 _SETTING_HELP = {
@@ -36,10 +37,20 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line; a generation flag that is not given is left to the checkpoint."""
     parser = argparse.ArgumentParser(
         prog="kobart-summarize",
-        description="Summarise UTF-8 text files, or standard input, with a served KoBART.",
-        epilog="Start a server with: kobart-serve build/kobart-fp32",
+        description="Summarise text files, rows of tables, or standard input with a served KoBART. "
+        "Summaries are printed in the order of the documents, as soon as they come.",
+        epilog="exit status: 0; 1 if a document could not be read or summarised (the others are); "
+        "130 after Ctrl-C (what was answered is printed). Start a server with: "
+        "kobart-serve build/kobart-fp32",
     )
-    parser.add_argument("files", nargs="*", metavar="FILE", help="a document; - = standard input")
+    parser.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="a document; - = standard input. A file that ends in .csv, .tsv, .jsonl, .json or "
+        ".parquet has one in every row, which is named FILE:ROW",
+    )
+    add_reading_flags(parser, summaries=False)
     add_server_flags(parser)
     parser.add_argument(
         "--timeout-s",

@@ -1,4 +1,4 @@
-"""What `kobart-summarize` prints: summaries on standard output, errors on standard error."""
+"""What `kobart-summarize` prints: summaries on standard output, the rest on standard error."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import dataclasses
 import json
 import sys
 
-from client.documents import Document
 from client.errors import ModelNotReadyError, ServerUnreachableError
 from client.results import Summary
+from kobart_documents import Document
+from kobart_documents.notes import note
 from kobart_runtime.errors import KobartError
 
 
@@ -18,6 +19,8 @@ class Printer:
     def __init__(self, *, as_json: bool, with_names: bool) -> None:
         self._as_json = as_json
         self._with_names = with_names
+        self.num_documents = 1  # in all
+        self._num_summaries = 0
         self._errors: set[str] = set()
         self._num_begun = 0
         self._line_is_open = False
@@ -36,6 +39,13 @@ class Printer:
             self.begin(document)
             self.piece(summary.text)
             self.end()
+        self.finished(document, summary)
+
+    def finished(self, document: Document, summary: Summary) -> None:
+        """Count a summary that was printed, and tell if it is of a part of the document."""
+        self._num_summaries += 1
+        if summary.truncated:
+            self._truncated(document, summary)
 
     def begin(self, document: Document) -> None:
         """Name the document that follows, if there are several."""
@@ -54,6 +64,16 @@ class Printer:
             print(flush=True)
         self._line_is_open = False
 
+    def interrupted(self) -> None:
+        """Tell how many of several documents were summarised before Ctrl-C."""
+        if self.num_documents > 1:
+            print(
+                f"interrupted: {self._num_summaries} of {self.num_documents} documents were "
+                "summarised",
+                file=sys.stderr,
+                flush=True,
+            )
+
     def error(self, error: KobartError, document: Document | None = None) -> None:
         """Print an error, once; an error of the server as a whole names no document."""
         server_wide = isinstance(error, ServerUnreachableError | ModelNotReadyError)
@@ -62,3 +82,10 @@ class Printer:
         if line not in self._errors:
             self._errors.add(line)
             print(line, file=sys.stderr, flush=True)
+
+    def _truncated(self, document: Document, summary: Summary) -> None:
+        limit = summary.num_input_tokens  # a truncated source has as many as the build takes
+        note(
+            f"{document.name} is longer than the build's limit of {limit} tokens: the summary is "
+            f"of its first {limit} alone"
+        )

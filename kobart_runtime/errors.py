@@ -2,6 +2,7 @@
 
 KobartError
 ├── ConfigError              a setting of ours is wrong
+│   └── DocumentError            a file of documents is not what it should be
 ├── CheckpointError          a checkpoint cannot be served as it is
 ├── BuildError               a build failed or is not what it says it is
 ├── EngineError              an engine refused its inputs or failed to run
@@ -33,6 +34,12 @@ class KobartError(Exception):
 
 class ConfigError(KobartError):
     """A setting is unknown, missing or out of range."""
+
+
+class DocumentError(ConfigError):
+    """A file of documents cannot be read; names the file, the line and what to do."""
+
+    code = "INVALID_ARGUMENT"
 
 
 class CheckpointError(KobartError):

@@ -16,6 +16,7 @@ PACKAGES = (
     "builders",
     "calibration",
     "client",
+    "kobart_documents",
     "kobart_runtime",
     "server",
     "training",
@@ -25,10 +26,11 @@ SOURCES = (*PACKAGES, "model_repository", "examples")
 # Package -> packages of ours that it must not import.
 FORBIDDEN = {
     "kobart_runtime": {*PACKAGES} - {"kobart_runtime"},
+    "kobart_documents": {*PACKAGES} - {"kobart_documents", "kobart_runtime"},
     "builders": {"benchmarks", "client"},
     "calibration": {"benchmarks", "client"},
     "client": {"benchmarks", "builders", "calibration", "server", "training"},
-    "server": {"benchmarks", "builders", "calibration", "client", "training"},
+    "server": {*PACKAGES} - {"kobart_runtime", "server"},
     "model_repository": {*PACKAGES} - {"kobart_runtime"},
 }
 # Modules of the runtime that a client or a server supervisor may use.
@@ -99,7 +101,14 @@ def test_light_modules_need_the_standard_library_alone() -> None:
         assert runtime_modules(path) <= LIGHT_MODULES
 
 
-@pytest.mark.parametrize("folder", ["client", "server"])
+def test_documents_need_the_standard_library_alone_and_pyarrow_for_parquet() -> None:
+    for path in python_files("kobart_documents"):
+        own = {*sys.stdlib_module_names, "kobart_documents", "kobart_runtime"}
+        assert imported_packages(path) - own <= {"pyarrow"}, path
+    assert importers("kobart_documents", "pyarrow") == {"kobart_documents/parquet.py"}
+
+
+@pytest.mark.parametrize("folder", ["client", "kobart_documents", "server"])
 def test_client_and_server_take_light_modules_alone(folder: str) -> None:
     for path in python_files(folder):
         assert runtime_modules(path) <= LIGHT_MODULES, path

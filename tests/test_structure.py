@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY
     "package",
     [
         "kobart_runtime",
+        "kobart_documents",
         "builders",
         "server",
         "client",

@@ -10,10 +10,11 @@ from kobart_runtime.errors import KobartError
 from training.finetune_config import OPTIONS, FinetuneConfig
 
 EPILOG = """\
-FILE is .jsonl, one {"dialogue": "...", "summary": "..."} a line, or .csv with columns of these
-names; further fields are ignored. Weights that are exactly zero stay zero: what was pruned,
-here or earlier, stays pruned. OUTPUT gets the weights with the lowest dev loss, the tokenizer,
-dev.jsonl, and finetune.json with ROUGE before and after, settings and versions.
+FILE is .jsonl (one {"dialogue": "...", "summary": "..."} a line), .csv, .tsv or .parquet; further
+columns are ignored, rows with a blank text or summary are left out. Weights that are exactly zero
+stay zero: what was pruned, here or earlier, stays pruned. OUTPUT gets the weights with the lowest
+dev loss, the tokenizer, dev.jsonl, and finetune.json with ROUGE before and after, settings and
+versions.
 
 examples:
   kobart-finetune --train train.csv --dev dev.csv --output my/checkpoint

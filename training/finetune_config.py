@@ -9,6 +9,9 @@ from typing import Any
 
 from builders.paths import DEFAULT_CHECKPOINT
 from builders.prune_steps import PruneStep, parse_steps
+from kobart_documents import ReadOptions
+from kobart_documents.encodings import check_encoding
+from kobart_documents.options import ENCODING_HELP, SUMMARY_COLUMN_HELP, TEXT_COLUMN_HELP
 from kobart_runtime.errors import ConfigError
 
 
@@ -34,6 +37,9 @@ class FinetuneConfig:
         "(default: dev.jsonl beside the checkpoint)",
         metavar="FILE",
     )
+    text_column: str | None = _option(None, str, TEXT_COLUMN_HELP, metavar="NAME")
+    summary_column: str | None = _option(None, str, SUMMARY_COLUMN_HELP, metavar="NAME")
+    encoding: str | None = _option(None, str, ENCODING_HELP, metavar="NAME")
     output: str = _option("", str, "folder of the new checkpoint", metavar="DIR")
     prune: tuple[str, ...] = _option(
         (),
@@ -87,11 +93,22 @@ class FinetuneConfig:
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"{name} must be a finite number above 0, got {value}")
         parse_steps(self.prune, self.prune_layers)
+        if self.encoding is not None:
+            check_encoding(self.encoding)
 
     @property
     def prune_steps(self) -> tuple[PruneStep, ...]:
         """The steps of `prune`, taken apart."""
         return parse_steps(self.prune, self.prune_layers)
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How the files of `train` and `dev` are read."""
+        return ReadOptions(
+            text_column=self.text_column,
+            summary_column=self.summary_column,
+            encoding=self.encoding,
+        )
 
     @property
     def output_folder(self) -> Path:

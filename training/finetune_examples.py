@@ -12,11 +12,11 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from builders.checkpoint import Checkpoint
 from builders.prune_documents import collate
+from kobart_documents import PairFile
 from kobart_runtime.errors import ConfigError, InvalidArgumentError
 from kobart_runtime.model_config import TokenizerConfig
 from kobart_runtime.tokenizer import Tokenizer
 from training.finetune_config import FinetuneConfig
-from training.finetune_pairs import PairFile
 
 USUAL_SOURCE_LENGTH = 1024
 
@@ -70,14 +70,14 @@ class ExampleEncoder:
             ConfigError: A text has no tokens; names the line.
         """
         rows, truncated = [], [0, 0]
-        for pair, line in zip(file.pairs, file.lines, strict=True):
+        for pair, place in zip(file.pairs, file.places, strict=True):
             try:
                 source, summary = (
-                    self.source.encode(pair.dialogue),
+                    self.source.encode(pair.text),
                     self._summary.encode(pair.summary),
                 )
             except InvalidArgumentError as error:
-                raise ConfigError(f"{file.path}, line {line}: {error}") from error
+                raise ConfigError(f"{file.path}, {place}: {error}") from error
             rows.append((source.input_ids.tolist(), [*summary.input_ids.tolist(), self._eos]))
             truncated[0] += source.truncated
             truncated[1] += summary.truncated

@@ -12,7 +12,7 @@ from transformers import BartForConditionalGeneration
 from builders.checkpoint_files import CONFIG_FILE, GENERATION_FILE, CheckpointFiles
 from builders.prune_documents import DEV_FILE
 from builders.prune_format import EXTENSION
-from training.finetune_pairs import Pair, write_jsonl
+from kobart_documents import Pair, write_jsonl
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -17,12 +17,12 @@ from builders.prune_checkpoint import prune_checkpoint
 from builders.prune_documents import DEV_FILE
 from builders.special_ids import IdOverrides
 from builders.staging import check_output, staged
+from kobart_documents import PairFile, ReadOptions, read_pairs
 from kobart_runtime.errors import ConfigError
 from training.finetune_config import FinetuneConfig
 from training.finetune_examples import Collator, ExampleEncoder, Examples
 from training.finetune_masks import mask_zeros, unmask
 from training.finetune_output import write_checkpoint, write_json
-from training.finetune_pairs import PairFile, read_pairs
 from training.finetune_rouge import RougeJudge
 from training.finetune_run import Run
 from training.finetune_trainer import Training, train
@@ -52,11 +52,14 @@ class Inputs:
         Raises:
             KobartError: One of them cannot be used.
         """
-        train_file = read_pairs(Path(config.train), config.limit)
+        train_file = read_pairs(Path(config.train), config.reading, config.limit)
+        dev_file = (
+            read_pairs(Path(config.dev), config.reading, config.limit) if config.dev else None
+        )
         checkpoint = load_checkpoint(config.checkpoint, IdOverrides())
         if not checkpoint.trained:
             raise ConfigError(f"{checkpoint.source} has random weights: give a trained checkpoint")
-        dev_file = read_pairs(_dev_path(config, checkpoint), config.limit)
+        dev_file = dev_file or _read_shipped(config, checkpoint)
         encoder = ExampleEncoder(checkpoint, config)
         judged = dev_file.pairs[: config.rouge_documents]
         return cls(
@@ -113,20 +116,20 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, force: bool = Fals
     return output
 
 
-def _dev_path(config: FinetuneConfig, checkpoint: Checkpoint) -> Path:
-    if config.dev is not None:
-        return Path(config.dev)
+def _read_shipped(config: FinetuneConfig, checkpoint: Checkpoint) -> PairFile:
     path = checkpoint.tokenizer_path.parent / DEV_FILE
     if not path.is_file():
         raise ConfigError(f"{checkpoint.source} ships no {DEV_FILE}: give pairs by --dev FILE")
     print(f"dev pairs: {path}, which the checkpoint ships")
-    return path
+    # The columns and the encoding that were asked for are those of the user's own files.
+    return read_pairs(path, ReadOptions(), config.limit)
 
 
 def _describe_file(file: PairFile, examples: Examples) -> dict[str, Any]:
     return {
         "path": str(file.path),
         "sha256": file.sha256,
+        "columns": list(file.columns),
         "num_pairs": len(file.pairs),
         "num_truncated_sources": examples.num_truncated_sources,
         "num_truncated_summaries": examples.num_truncated_summaries,

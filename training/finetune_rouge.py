@@ -11,10 +11,10 @@ from transformers import BartForConditionalGeneration
 
 from builders.checkpoint import Checkpoint
 from client.rouge import RougeL, rouge_l_means
+from kobart_documents import Pair
 from kobart_runtime.settings import GenerationSettings
 from training.evaluate_mini import generate_ids
 from training.finetune_examples import ExampleEncoder
-from training.finetune_pairs import Pair
 
 
 class RougeJudge:
@@ -40,7 +40,7 @@ class RougeJudge:
             defaults, max_new_tokens=min(defaults.max_new_tokens, max_target_length)
         )
         self._checkpoint, self._decode = checkpoint, encoder.source.decode
-        self._sources = [encoder.source.encode(pair.dialogue).input_ids.tolist() for pair in pairs]
+        self._sources = [encoder.source.encode(pair.text).input_ids.tolist() for pair in pairs]
         self._references = [pair.summary for pair in pairs]
 
     @property

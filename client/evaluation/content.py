@@ -179,8 +179,10 @@ def _differences(outcomes: Sequence[Outcome]) -> Iterator[Table]:
             for o in worst
         ),
         note=Text(
-            "Numbers are lines of the data file; compared with the reference.",
-            "번호는 데이터 파일의 줄이며, 기준 요약과 비교합니다.",
+            "Numbers count the documents of the data file, those left out as blank not included; "
+            "compared with the reference.",
+            "번호는 데이터 파일의 문서 순서이며, 비어 있어 제외한 행은 세지 않습니다. "
+            "기준 요약과 비교합니다.",
         ),
     )
 

@@ -6,7 +6,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from client.documents_file import Example
 from client.rouge import Rouge
 
 Splitter = Callable[[str], list[str]]
@@ -27,7 +26,7 @@ class Answer:
 class Outcome:
     """One document."""
 
-    index: int  # in the data file, from 0
+    index: int  # among the documents that were read of the data file, from 0
     summary: str
     reference: str
     output_ids: tuple[int, ...]
@@ -41,20 +40,20 @@ class Outcome:
     def of(
         cls,
         index: int,
-        example: Example,
+        reference: str,
         answer: Answer,
         splitters: Mapping[str, Splitter],
         checkpoint_ids: tuple[int, ...] | None,
     ) -> Outcome:
         """Score one answer."""
         rouge = {
-            unit: Rouge.of(split(example.summary), split(answer.text))
+            unit: Rouge.of(split(reference), split(answer.text))
             for unit, split in splitters.items()
         }
         return cls(
             index=index,
             summary=answer.text,
-            reference=example.summary,
+            reference=reference,
             output_ids=answer.output_ids,
             checkpoint_ids=checkpoint_ids,
             num_input_tokens=answer.num_input_tokens,

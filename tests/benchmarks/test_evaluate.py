@@ -10,7 +10,9 @@ import pytest
 from benchmarks.evaluate import main
 from client.evaluation.outcome import agreement
 from client.report.document import COMPLETE, PARTIAL, Report, read_report
+from kobart_documents import read_pairs
 from tests.conftest import MINI_CHECKPOINT
+from tests.kobart_documents.files import write_rows
 
 GOOD = '{"dialogue": "가", "summary": "나"}'
 DATA = ("--data", str(MINI_CHECKPOINT / "dev.jsonl"))
@@ -59,6 +61,19 @@ def test_scores_and_agreement(evaluated: Path) -> None:
     assert all(document["output_ids"] == document["checkpoint_ids"] for document in documents)
     mean = sum(document["rouge"]["characters"]["rouge_l"] for document in documents) / 16
     assert score(evaluated, "characters", "rouge_l") == pytest.approx(mean, abs=1e-5)
+
+
+def test_any_format_gives_the_same_summaries(mini_build: Path, tmp_path: Path) -> None:
+    """CSV with Windows line ends, columns of other names and a blank row."""
+    pairs = read_pairs(Path(DATA[1])).pairs[:3]
+    rows = [{"글": pair.text.replace("\n", "\r\n"), "한줄": pair.summary} for pair in pairs]
+    rows.insert(1, {"글": "요약이 없는 글", "한줄": ""})
+    table = write_rows(tmp_path / "data.csv", rows)
+    flags = ("--limit", "3", "--num-beams", "1")
+    columns = ("--text-column", "글", "--summary-column", "한줄")
+    assert evaluate(mini_build, tmp_path / "lines", *DATA, *flags) == 0
+    assert evaluate(mini_build, tmp_path / "table", "--data", str(table), *columns, *flags) == 0
+    assert lines(tmp_path / "table") == lines(tmp_path / "lines")
 
 
 def test_an_interrupted_run_goes_on(mini_build: Path, tmp_path: Path) -> None:

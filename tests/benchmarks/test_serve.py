@@ -100,7 +100,10 @@ def test_a_server_that_dies_leaves_a_partial_report(
         (("--lengths", "long"), "lengths must be CHARACTERS"),
         (("--data", "{empty}"), "holds no documents"),
         (("--data", "{malformed}"), "line 2 must be"),
-        (("--data", "/nowhere"), "/nowhere cannot be read"),
+        (("--data", "/nowhere.jsonl"), "/nowhere.jsonl cannot be read"),
+        (("--data", "/nowhere"), "/nowhere has an unknown format"),
+        (("--text-column", "글"), "has no column '글', it has 'id', 'dialogue'"),
+        (("--encoding", "klingon"), "encoding 'klingon' is unknown"),
         (("--output", "{empty}/folder"), "cannot be written"),
     ],
 )
@@ -113,7 +116,7 @@ def test_bad_input_is_one_clear_error(
 ) -> None:
     files = {"empty": tmp_path / "empty.jsonl", "malformed": tmp_path / "malformed.jsonl"}
     files["empty"].write_text("\n")
-    files["malformed"].write_text('{"dialogue": "가", "summary": "나"}\n{"dialogue": "가"}\n')
+    files["malformed"].write_text('{"dialogue": "가", "summary": "나"}\n{"dialogue": "가"\n')
     given = [flag.format(**files) for flag in flags]
     output = () if "--output" in given else ("--output", str(tmp_path / "out"))
     assert main(["serve", str(mini_build), "--quick", *output, *given]) == 1

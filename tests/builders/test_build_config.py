@@ -25,7 +25,7 @@ FLAGS = {
     "--newline", "--calibration-data", "--prune", "--prune-layers", "--help", "-h",
     "--workspace-mib", "--optimization-level", "--version-compatible", "--no-version-compatible",
     "--hardware-compatible", "--no-hardware-compatible", "--int8-calibrator",
-    "--encoder-engine", "--cross-kv",
+    "--encoder-engine", "--cross-kv", "--text-column", "--summary-column", "--encoding",
 }  # fmt: skip
 
 
@@ -87,6 +87,12 @@ def test_yaml_refusals(tmp_path: Path, text: str, message: str) -> None:
         ({"model_name": ".hidden"}, "model_name must be"),
         ({"precision": "bf16"}, "precision must be one of fp32, fp16, int8, got 'bf16'"),
         ({"calibration_data": "x.jsonl"}, "calibration_data is for precision fp16 or int8"),
+        ({"text_column": "text"}, "text_column is of calibration_data: name that file"),
+        ({"encoding": "cp949"}, "encoding is of calibration_data: name that file"),
+        (
+            {"encoding": "klingon", "calibration_data": "x.csv", "precision": "int8"},
+            "encoding 'klingon' is unknown",
+        ),
         ({"newline": "drop"}, "newline must be one of keep, space, got 'drop'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -27,8 +28,9 @@ from builders.sensitivity import leave_out, rank
 from calibration import Scales, calibrate, encoder_feeds
 from calibration.graph import weight_products
 from calibration.scales import GRAPH_FILES
+from kobart_documents import read_pairs
 from kobart_runtime import bindings
-from kobart_runtime.errors import BuildError, ConfigError
+from kobart_runtime.errors import BuildError, ConfigError, DocumentError
 from kobart_runtime.model_config import (
     CROSS_INT8_FILES,
     DECODER_FILE,
@@ -368,6 +370,41 @@ def test_documents_are_asked_for_where_there_are_none(tiny: Path, tmp_path: Path
     with pytest.raises(ConfigError, match=r"ships no dev\.jsonl: give --calibration-data"):
         build(config)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_documents_are_read_before_a_checkpoint_is_loaded(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong-file.csv"
+    wrong.write_text("id,value\n1,2\n", encoding="utf-8")
+    for path, message in (
+        (wrong, "has no column named dialogue, document, text, news or article"),
+        (tmp_path / "none.csv", r"none\.csv cannot be read: No such file or directory"),
+    ):
+        config = BuildConfig(
+            checkpoint=str(tmp_path / "nowhere"),
+            precision="int8",
+            runtime="onnxruntime",
+            calibration_data=str(path),
+            output=str(tmp_path / "build"),
+        )
+        with pytest.raises(DocumentError, match=message):
+            build(config)
+
+
+def test_columns_and_encoding_of_calibration_data(
+    tiny: Path, documents_file: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "data.csv"
+    pairs = read_pairs(documents_file).pairs
+    with table.open("w", encoding="cp949", newline="") as file:
+        rows = [("본문", "한줄"), *((pair.text, pair.summary) for pair in pairs)]
+        csv.writer(file).writerows(rows)
+    options: dict[str, Any] = {"checkpoint": str(tiny), "precision": "int8"}
+    plain, _ = load_source(BuildConfig(**options, calibration_data=str(documents_file)))
+    columns: dict[str, Any] = {"text_column": "본문", "summary_column": "한줄", "encoding": "cp949"}
+    read, _ = load_source(BuildConfig(**options, **columns, calibration_data=str(table)))
+    assert read.documents
+    assert plain.documents
+    assert read.documents.documents == plain.documents.documents
 
 
 def test_a_build_below_its_gate_is_not_delivered(

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import calibration.calibrator
-from calibration import Encoders, Scales, calibrate, read_documents, read_scales
+from calibration import Encoders, Scales, calibrate, encode_pairs, read_scales
 from calibration.calibrator import activation_tensors
 from calibration.documents import Document, DocumentSet
 from calibration.feeds import MAX_DOCUMENTS
+from kobart_documents import read_pairs
 from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import sha256_of
 from tests.calibration.conftest import TEXTS, Exported, write_documents
@@ -24,7 +25,9 @@ from tests.calibration.memory import peak_bytes
 
 @pytest.fixture(scope="module")
 def scales(exported: Exported, documents_file: Path, encoders: Encoders) -> Scales:
-    return calibrate(exported.folder, exported.shape, read_documents(documents_file, encoders))
+    return calibrate(
+        exported.folder, exported.shape, encode_pairs(read_pairs(documents_file), encoders)
+    )
 
 
 def test_every_product_with_weights_has_a_scale(scales: Scales, exported: Exported) -> None:
@@ -41,7 +44,9 @@ def test_every_product_with_weights_has_a_scale(scales: Scales, exported: Export
 def test_another_order_of_the_same_documents_gives_the_same_scales(
     scales: Scales, exported: Exported, encoders: Encoders, tmp_path: Path
 ) -> None:
-    turned = read_documents(write_documents(tmp_path / "turned.jsonl", TEXTS[::-1]), encoders)
+    turned = encode_pairs(
+        read_pairs(write_documents(tmp_path / "turned.jsonl", TEXTS[::-1])), encoders
+    )
     again = calibrate(exported.folder, exported.shape, turned)
     assert replace(again, documents=scales.documents) == scales
 
@@ -96,7 +101,7 @@ def test_an_interrupted_calibration_leaves_nothing(
     monkeypatch.setattr(calibration.calibrator, "decoder_feeds", stop)
     folder = shutil.copytree(exported.folder, tmp_path / "float")
     with pytest.raises(KeyboardInterrupt):
-        calibrate(folder, exported.shape, read_documents(documents_file, encoders))
+        calibrate(folder, exported.shape, encode_pairs(read_pairs(documents_file), encoders))
     assert {path.name for path in folder.iterdir()} == {"encoder.onnx", "decoder.onnx"}
 
 

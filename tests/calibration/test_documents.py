@@ -1,4 +1,4 @@
-"""Reading documents: their order, their batches, and what is refused."""
+"""Documents as ids: their order, their batches, and what is refused."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from calibration.documents import Document, DocumentSet, Encoders, pad, read_documents
-from kobart_runtime.errors import ConfigError
+from calibration.documents import Document, DocumentSet, Encoders, encode_pairs, pad
+from kobart_documents import read_pairs
+from kobart_runtime.errors import DocumentError, InvalidArgumentError
 from tests.calibration.conftest import TEXTS, write_documents
 
 
@@ -15,8 +16,8 @@ def test_documents_are_the_same_in_any_order(
     documents_file: Path, encoders: Encoders, tmp_path: Path
 ) -> None:
     turned = write_documents(tmp_path / "turned.jsonl", TEXTS[::-1])
-    documents = read_documents(documents_file, encoders)
-    assert documents.documents == read_documents(turned, encoders).documents
+    documents = encode_pairs(read_pairs(documents_file), encoders)
+    assert documents.documents == encode_pairs(read_pairs(turned), encoders).documents
     lengths = [len(document.input_ids) for document in documents.documents]
     assert lengths == sorted(lengths, reverse=True)
     assert documents.documents[0].decoder_input_ids[0] == encoders.decoder_start
@@ -46,25 +47,13 @@ def test_padding() -> None:
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "holds no documents"),
-        ("\n \n", "holds no documents"),
-        ("{", "line 1 must be"),
-        ('{"dialogue": "가"}', "line 1 must be .*KeyError"),
-        ('{"dialogue": "가", "summary": 3}', "line 1 must be"),
-        ("[1]", "line 1 must be"),
-    ],
-)
-def test_malformed_files_are_refused(
-    content: str, message: str, encoders: Encoders, tmp_path: Path
-) -> None:
-    (tmp_path / "dev.jsonl").write_text(content, encoding="utf-8")
-    with pytest.raises(ConfigError, match=message):
-        read_documents(tmp_path / "dev.jsonl", encoders)
+def test_a_text_without_tokens_is_refused_by_line(tmp_path: Path) -> None:
+    def encode(text: str) -> list[int]:
+        if text == "무":
+            raise InvalidArgumentError("text_input has no tokens left after normalisation")
+        return [7]
 
-
-def test_a_missing_file_is_refused(encoders: Encoders, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.jsonl cannot be read"):
-        read_documents(tmp_path / "none.jsonl", encoders)
+    path = write_documents(tmp_path / "dev.jsonl", [("가", "나"), ("다", "무")])
+    encoders = Encoders(source=encode, summary=encode, decoder_start=1)
+    with pytest.raises(DocumentError, match=r"dev\.jsonl, line 2: text_input has no tokens"):
+        encode_pairs(read_pairs(path), encoders)

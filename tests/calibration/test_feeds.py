@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from calibration.activations import observe
-from calibration.documents import Encoders, pad, read_documents
+from calibration.documents import Encoders, encode_pairs, pad
 from calibration.feeds import by_summary, decoder_feeds, encoder_feeds, forced_steps
+from kobart_documents import read_pairs
 from kobart_runtime import bindings
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 from tests.calibration.conftest import Exported
@@ -18,7 +19,7 @@ from tests.calibration.conftest import Exported
 def test_forced_steps_follow_the_summaries(
     exported: Exported, documents_file: Path, encoders: Encoders
 ) -> None:
-    batch = by_summary(read_documents(documents_file, encoders).documents)
+    batch = by_summary(encode_pairs(read_pairs(documents_file), encoders).documents)
     input_ids, mask = pad([document.input_ids for document in batch])
     decoder_ids, decoder_mask = pad([document.decoder_input_ids for document in batch])
     with torch.inference_mode():
@@ -42,7 +43,7 @@ def test_decoder_feeds_have_caches_of_several_lengths(
     exported: Exported, documents_file: Path, encoders: Encoders
 ) -> None:
     runner = OnnxRuntimeRunner(exported.folder, exported.shape)
-    documents = read_documents(documents_file, encoders)
+    documents = encode_pairs(read_pairs(documents_file), encoders)
     key = bindings.past_self(0)[0]
     entries, seen = set(), set()
     for feed in decoder_feeds(documents, runner):
@@ -56,7 +57,7 @@ def test_decoder_feeds_have_caches_of_several_lengths(
 def test_padding_is_not_observed(
     exported: Exported, documents_file: Path, encoders: Encoders
 ) -> None:
-    documents = read_documents(documents_file, encoders)
+    documents = encode_pairs(read_pairs(documents_file), encoders)
     tensor = "/layernorm_embedding/LayerNormalization_output_0"
     path = exported.folder / "encoder.onnx"
     rows = sum(len(values[tensor]) for values in observe(path, [tensor], encoder_feeds(documents)))

@@ -20,12 +20,13 @@ from builders.prune_format import EXTENSION, PrunedBart
 from builders.prune_selection import prunable_linears
 from builders.special_ids import IdOverrides
 from client.rouge import rouge_l_means
-from kobart_runtime.errors import BuildError, ConfigError
+from kobart_documents import Pair, read_pairs
+from kobart_runtime.errors import BuildError, ConfigError, DocumentError
+from tests.kobart_documents.files import write_rows
 from training.finetune import main
 from training.finetune_config import FinetuneConfig
 from training.finetune_examples import Collator, ExampleEncoder
-from training.finetune_pairs import read_pairs
-from training.finetune_pipeline import finetune
+from training.finetune_pipeline import Inputs, finetune
 from training.finetune_trainer import GroupedTrainer
 
 TEXTS = (
@@ -285,7 +286,7 @@ def test_labels_are_the_summary_and_eos_cut_to_the_limit(
     examples = encoder.encode(read_pairs(pairs))
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     read = read_pairs(pairs).pairs
-    sources = [tokenizer.encode(pair.dialogue).ids for pair in read]
+    sources = [tokenizer.encode(pair.text).ids for pair in read]
     summaries = [tokenizer.encode(pair.summary).ids for pair in read]
     assert examples.rows == [
         (source[:4], [*summary[:2], 1]) for source, summary in zip(sources, summaries, strict=True)
@@ -316,6 +317,47 @@ def test_early_stopping_keeps_the_best_weights(settings: Settings, tmp_path: Pat
     assert training["num_steps"] < 60
     assert training["best_step"] == training["num_steps"] - 2
     assert training["best_dev_loss"] == min(losses)
+
+
+def test_line_ends_and_formats_change_no_example(
+    checkpoint: Path, settings: Settings, tmp_path: Path
+) -> None:
+    """CSV with Windows line ends in its texts trains on what JSON lines with LF trains on."""
+    rows = [{"dialogue": f"{text}\n{text}", "summary": f"{text}\n"} for text in TEXTS]
+    windows = [{name: text.replace("\n", "\r\n") for name, text in row.items()} for row in rows]
+    encoder = ExampleEncoder(
+        load_checkpoint(str(checkpoint), IdOverrides()),
+        FinetuneConfig(**settings, output="unused"),
+    )
+    plain = encoder.encode(read_pairs(write_rows(tmp_path / "lf.jsonl", rows)))
+    assert len(plain.rows) == len(TEXTS)
+    for suffix in ("csv", "jsonl", "parquet"):
+        path = write_rows(tmp_path / f"crlf.{suffix}", windows)
+        assert encoder.encode(read_pairs(path)) == plain
+
+
+def test_the_dev_file_is_read_before_the_checkpoint(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "wrong-file.csv").write_text("id,value\n1,2\n", encoding="utf-8")
+    changes = {"checkpoint": str(tmp_path / "nowhere"), "dev": str(tmp_path / "wrong-file.csv")}
+    config = FinetuneConfig(**{**settings, **changes}, output=str(tmp_path / "out"))
+    with pytest.raises(DocumentError, match=r"wrong-file\.csv has no column named dialogue"):
+        finetune(config)
+
+
+def test_columns_are_those_of_the_files_that_were_given(
+    checkpoint: Path, settings: Settings, tmp_path: Path
+) -> None:
+    """The dev documents that a checkpoint ships keep their own."""
+    shipping = shutil.copytree(checkpoint, tmp_path / "shipping")
+    write_rows(shipping / "dev.jsonl", [{"dialogue": TEXTS[0], "summary": TEXTS[1]}])
+    train = tmp_path / "train.csv"
+    train.write_bytes(f"본문,한줄\r\n{TEXTS[0]},{TEXTS[1]}\r\n".encode("cp949"))
+    changes = {"checkpoint": str(shipping), "train": str(train), "dev": None}
+    columns: dict[str, Any] = {"text_column": "본문", "summary_column": "한줄", "encoding": "cp949"}
+    config = FinetuneConfig(**{**settings, **changes}, **columns, output=str(tmp_path / "out"))
+    inputs = Inputs.load(config)
+    assert inputs.train.pairs == inputs.dev.pairs == (Pair(TEXTS[0], TEXTS[1]),)
+    assert inputs.describe()["train"]["columns"] == ["본문", "한줄"]
 
 
 def test_output_is_replaced_only_by_force(sparse: Path, settings: Settings, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A front model without a checkpoint: the first word of the text says what to do.
 
 echo WORDS          the words are the summary; each is one token, its id the word's length
+long WORDS          as echo, and the text was truncated
 late WORDS          as echo, but an empty final response follows the last one
 sleep SECONDS WORDS as echo, later
 fail CODE MESSAGE   an error, with the prefix that the contract asks for
@@ -9,7 +10,7 @@ overload N KEY      UNAVAILABLE the first N times that KEY is seen, then KEY
 hang                one word if streaming, then nothing until the request is cancelled
 empty               the final flag and no response at all
 settings            the settings received, as JSON
-stats               counts of requests seen and cancelled, as JSON
+stats               counts of requests seen, hanging and cancelled, as JSON
 anything else       the text itself is the summary
 """
 
@@ -91,6 +92,9 @@ class Script:
     def _do_repeat(self) -> None:
         self._answer(f"{self._verb} {self._rest}", final_flag=FINAL)
 
+    def _do_long(self) -> None:
+        self._answer(self._rest, final_flag=FINAL, truncated=True)
+
     def _do_late(self) -> None:
         self._answer(self._rest, final_flag=0)
         self._sender.send(flags=FINAL)
@@ -114,6 +118,7 @@ class Script:
             self._do_echo()
 
     def _do_hang(self) -> None:
+        self._count("hanging")
         if self._stream:
             self._sender.send(response("first", "", [5]))
         while not self._sender.is_cancelled():
@@ -132,7 +137,7 @@ class Script:
     def _do_stats(self) -> None:
         self._answer(json.dumps(self._count()), FINAL)
 
-    def _answer(self, text: str, final_flag: int) -> None:
+    def _answer(self, text: str, final_flag: int, truncated: bool = False) -> None:
         pieces = text.split(" ") if self._stream else [text]
         ids = [len(word) for word in text.split(" ")]
         for index, piece in enumerate(pieces):
@@ -143,6 +148,7 @@ class Script:
                     "stop" if last else "",
                     ids[index : index + 1] if self._stream else ids,
                     num_output_tokens=index + 1 if self._stream else len(ids),
+                    truncated=truncated,
                 ),
                 flags=final_flag if last else 0,
             )
@@ -153,7 +159,11 @@ class Script:
 
 
 def response(
-    text: str, finish_reason: str, output_ids: list[int], num_output_tokens: int = 1
+    text: str,
+    finish_reason: str,
+    output_ids: list[int],
+    num_output_tokens: int = 1,
+    truncated: bool = False,
 ) -> Any:
     """The six outputs of the contract; the source is always one hundred tokens long."""
     return pb_utils.InferenceResponse(
@@ -162,7 +172,7 @@ def response(
             pb_utils.Tensor("finish_reason", np.array([finish_reason.encode()], dtype=object)),
             pb_utils.Tensor("num_input_tokens", np.array([100], np.int32)),
             pb_utils.Tensor("num_output_tokens", np.array([num_output_tokens], np.int32)),
-            pb_utils.Tensor("truncated", np.array([False])),
+            pb_utils.Tensor("truncated", np.array([truncated])),
             pb_utils.Tensor("output_ids", np.array(output_ids, np.int32)),
         ]
     )
