@@ -127,8 +127,10 @@ def _first_misfit(open_bytes: OpenBytes, encoding: str) -> str:
                 good = bytes(error.object[: error.start]).decode(encoding, "replace")
                 position = start - buffered + error.start
                 return f"(byte {position}) on line {line + good.count(chr(10))}"
+            except UnicodeError as error:  # UTF-16 that does not say which byte comes first
+                return f"({error})"
             if not chunk:
-                return "but UTF-16 without a byte order mark"
+                return "(every other byte is zero)"
             start += len(chunk)
             buffered = len(decoder.getstate()[0])
 

@@ -61,6 +61,13 @@ def test_a_file_that_is_utf8_after_all(suffix: str, tmp_path: Path) -> None:
         read(path, "cp949")
 
 
+def test_a_table_in_utf16_without_a_mark(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_bytes(CSV.encode("utf-16-be"))
+    with pytest.raises(DocumentError, match=r"is not utf-16 \(.* --encoding utf-16-be$"):
+        read(path, "utf-16")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_a_byte_order_mark_is_no_text(encoding: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"data.{suffix}"
