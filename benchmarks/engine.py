@@ -161,6 +161,7 @@ class EngineBenchmark:
             batch_size=point.batch_size,
             shared_memory="system",
             output_shared_memory_bytes=largest_output_bytes(point, self._build.config),
+            headers=server.admin_key.grpc_headers,
             verbose_csv=True,
         )
         with UsageSampler(server.pid) as sampler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -51,5 +52,6 @@ def _sizes(facts: BuildFacts, output: Path) -> str:
 
 
 def _shown(path: Path) -> str:
-    """Relative to the working directory where it lies below it."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    """As a shell takes it; relative to the working directory if inside it, else absolute."""
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return shlex.quote(str(shown))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kobart_runtime.errors import BuildError, KobartError
+from server.admin_key import KEY_HEADER, given_key
 from server.supervisor import TritonServer
 from server.watchdog import Watchdog
 
@@ -26,7 +27,12 @@ of the nvidia-pytriton wheel (no Docker needed).
 
 Prints one line on standard output when the models are ready; the server's log goes to standard
 error. Restarts a model whose process dies. SIGINT (Ctrl-C) and SIGTERM stop it cleanly: new
-requests are refused, accepted ones are answered, then it exits with 0.
+requests are refused, accepted ones are answered, then it exits with 0. A second one stops it at
+once.
+
+Loading models, logging, tracing and shared memory are guarded by a key, on every interface: the
+header kobart-serve-key over HTTP, triton-grpc-protocol-kobart-serve-key over gRPC. It is random
+unless you give one; the ready line names the file that holds it, which only you can read.
 """
 
 _EPILOG = """\
@@ -41,7 +47,8 @@ examples:
 
 exit status:
   0  stopped by SIGINT or SIGTERM
-  1  a model failed to load, the server died, a port is taken, or no server was found
+  1  a model failed to load, the server died, a port is taken, no server was found, or a second
+     signal stopped it before accepted requests were answered
   2  the build folder or the command line is wrong
 """
 
@@ -53,6 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _stop_signals() as stop:
         try:
             return _serve(options, stop)
+        except _SecondStopError:
+            logging.getLogger(__name__).warning(
+                "stopped at once: accepted requests may be without an answer"
+            )
+            return _EXIT_FAILED
         except KobartError as error:
             print(f"kobart-serve: {error}", file=sys.stderr, flush=True)
             return _EXIT_USAGE if isinstance(error, BuildError) else _EXIT_FAILED
@@ -68,6 +80,7 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
         grpc_port=options.grpc_port,
         metrics_port=options.metrics_port,
         exit_timeout_s=options.exit_timeout_s,
+        admin_key=given_key(options.admin_key_file),
         hold_log=not options.verbose,
     )
     try:
@@ -76,7 +89,9 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
             watchdog = server.watchdog()  # first: whoever reads "ready" may kill a model at once
             _announce(server, time.monotonic() - started)
             _watch(server, watchdog, stop)
-        _drain(server)
+            _drain(server)
+        else:
+            logging.getLogger(__name__).info("stopped before it was ready")
     finally:
         server.kill()
     return 0
@@ -84,8 +99,8 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
 
 def _announce(server: TritonServer, seconds: float) -> None:
     print(
-        f"{', '.join(server.models)} ready in {seconds:.1f} s: HTTP {server.http_url}, "
-        f"gRPC {server.grpc_url}, metrics {server.metrics_url}",
+        f"{', '.join(server.models)} ready in {seconds:.1f} s: {server.endpoints.advertised}; "
+        f"admin key: header {KEY_HEADER}, value in {server.admin_key.place}",
         flush=True,
     )
 
@@ -110,12 +125,28 @@ def _drain(server: TritonServer) -> None:
         log.warning("stopped at the exit timeout; some requests may be without an answer")
 
 
+class _SecondStopError(BaseException):
+    """SIGINT or SIGTERM came again: whoever sent it does not want to wait."""
+
+
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, instead of ending the program."""
+    """An event that SIGINT and SIGTERM set, instead of ending the program; once.
+
+    The second of them raises `_SecondStopError`, further ones do nothing.
+    """
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
-    previous = [signal.signal(number, lambda *_: stop.set()) for number in signals]
+
+    def on_signal(*_: object) -> None:
+        if not stop.is_set():
+            stop.set()
+            return
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        raise _SecondStopError
+
+    previous = [signal.signal(number, on_signal) for number in signals]
     try:
         yield stop
     finally:
@@ -154,6 +185,12 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(
             f"--{name}-port", type=int, default=port, metavar="PORT", help="default: %(default)s"
         )
+    parser.add_argument(
+        "--admin-key-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the key of the guarded APIs (default: KOBART_ADMIN_KEY, else a random one)",
+    )
     parser.add_argument(
         "--start-timeout-s",
         type=float,

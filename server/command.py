@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from server.admin_key import GUARDED_APIS, KEY_HEADER, AdminKey
 from server.endpoints import Endpoints
 from server.installation import Installation
-
-KEY_HEADER = "kobart-serve-key"
 
 
 def server_command(
@@ -19,18 +18,19 @@ def server_command(
     models: Sequence[str],
     endpoints: Endpoints,
     exit_timeout_s: float,
-    key: str,
+    key: AdminKey,
     shared_memory_prefix: str,
 ) -> list[str]:
     """Compose the command.
 
     Args:
         installation: The server to start.
-        repositories: The builds' folders.
+        repositories: The builds' folders, under plain names: Triton passes them to a shell.
         models: Names of the models to load.
         endpoints: Where to listen.
         exit_timeout_s: How long Triton itself waits for requests when it is told to stop.
-        key: The repository API wants it in the header `KEY_HEADER`; empty: open to all.
+        key: What the guarded APIs want in a header. Other users of this machine can read it in
+            the list of processes: Triton takes it in no other way.
         shared_memory_prefix: Of the files in /dev/shm that python models use.
     """
     command = [
@@ -51,7 +51,7 @@ def server_command(
     ]
     if installation.backends:
         command.append(f"--backend-directory={installation.backends}")
-    if key:
-        command.append(f"--http-restricted-api=model-repository:{KEY_HEADER}={key}")
-        command.append(f"--grpc-restricted-protocol=model-repository:{KEY_HEADER}={key}")
+    guarded = f"{','.join(GUARDED_APIS)}:{KEY_HEADER}={key.value}"
+    command.append(f"--http-restricted-api={guarded}")
+    command.append(f"--grpc-restricted-protocol={guarded}")
     return command

@@ -48,14 +48,20 @@ class Endpoints:
         }
 
     @property
-    def is_loopback(self) -> bool:
-        """Whether this machine alone can reach the server."""
-        return ipaddress.IPv4Address(self.host).is_loopback
-
-    @property
     def reachable_host(self) -> str:
         """The host under which this machine reaches the server."""
         return _LOOPBACK if self.host == _ANY_INTERFACE else self.host
+
+    @property
+    def advertised(self) -> str:
+        """One line for people: every address, as those who may reach the server would name it."""
+        every = self.host == _ANY_INTERFACE
+        host = socket.gethostname() if every else self.host
+        line = (
+            f"HTTP http://{host}:{self.http_port}, gRPC {host}:{self.grpc_port}, "
+            f"metrics http://{host}:{self.metrics_port}/metrics"
+        )
+        return f"{line} on every interface ({self.host})" if every else line
 
     @property
     def http_url(self) -> str:

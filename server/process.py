@@ -12,6 +12,7 @@ from typing import TextIO
 
 from server import guardian
 from server.log_stream import LogStream
+from server.private_folder import PrivateFolder
 from server.repository_api import ServerError
 
 _END_S = 5.0
@@ -29,6 +30,7 @@ class ServerProcess:
         log: TextIO,
         hold_log: bool,
         shared_memory_prefix: str,
+        private_folder: PrivateFolder,
     ) -> None:
         self._process = subprocess.Popen(
             command,
@@ -41,8 +43,9 @@ class ServerProcess:
             start_new_session=True,
         )
         self.pid = self._process.pid
-        self._shared_memory_prefix = shared_memory_prefix
-        self._guardian = _start_guardian(self.pid, shared_memory_prefix)
+        self._left_behind = (shared_memory_prefix, str(private_folder.path))
+        self._guardian = self._start_guardian()
+        self._has_ended = False
         assert self._process.stdout is not None
         self._log = LogStream(self._process.stdout, log, held=hold_log)
 
@@ -63,6 +66,8 @@ class ServerProcess:
         """
         code = self._process.poll()
         if code is None:
+            if self._guardian.poll() is not None:  # somebody killed it
+                self._guardian = self._start_guardian()
             return
         self._log.join(_END_S)
         self.show_log()
@@ -76,23 +81,24 @@ class ServerProcess:
 
     def kill(self) -> None:
         """End the server and its models at once; does nothing if they have ended."""
-        if self._guardian.poll() is not None:
+        if self._has_ended:
             return
-        guardian.end_session(self.pid, self._shared_memory_prefix)
+        guardian.end_session(self.pid, *self._left_behind)
         self._process.wait()
         # Once more after the last of them: models die on their own time.
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._guardian.communicate(timeout=_END_S)
+        guardian.end_session(self.pid, *self._left_behind)  # it may have been killed
         self._log.join(_END_S)
+        self._has_ended = True
 
-
-def _start_guardian(server_pid: int, shared_memory_prefix: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-IS", guardian.__file__, str(server_pid), shared_memory_prefix],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    def _start_guardian(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-IS", guardian.__file__, str(self.pid), *self._left_behind],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
 
 def _describe_exit(code: int) -> str:

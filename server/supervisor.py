@@ -11,11 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from server.admin_key import AdminKey, random_key
 from server.build_folder import BuildFolders
-from server.command import KEY_HEADER, server_command
+from server.command import server_command
 from server.drain import drain
 from server.endpoints import Endpoints, free_ports
-from server.installation import find_installation
+from server.installation import Installation, find_installation
+from server.private_folder import PrivateFolder
 from server.process import ServerProcess
 from server.repository_api import NEVER_LOADED, ModelState, RepositoryApi, ServerError
 from server.watchdog import Watchdog
@@ -40,6 +42,7 @@ class TritonServer:
         grpc_port: int = 8001,
         metrics_port: int = 8002,
         exit_timeout_s: float = 30.0,
+        admin_key: AdminKey | None = None,
         hold_log: bool = False,
         log: TextIO | None = None,
     ) -> None:
@@ -53,6 +56,7 @@ class TritonServer:
             grpc_port: For gRPC requests.
             metrics_port: For Prometheus.
             exit_timeout_s: How long accepted requests may take after `stop`.
+            admin_key: What the guarded APIs want in a header; default: a random one.
             hold_log: Show the log only once the server is ready, or has died without a reason.
             log: Where the server's log goes; default: standard error.
 
@@ -68,13 +72,7 @@ class TritonServer:
         self._exit_timeout_s = exit_timeout_s
         self._hold_log = hold_log
         self._log_sink = log or sys.stderr
-        # Loading is running code: off loopback, only the holder of a random key may do it.
-        self._key = "" if self.endpoints.is_loopback else secrets.token_hex(16)
-        self.api = RepositoryApi(
-            self.endpoints.reachable_host,
-            http_port,
-            headers={KEY_HEADER: self._key} if self._key else {},
-        )
+        self._key = admin_key
         self._process: ServerProcess | None = None
 
     def __enter__(self) -> TritonServer:
@@ -111,6 +109,29 @@ class TritonServer:
         return self.endpoints.metrics_url
 
     @property
+    def admin_key(self) -> AdminKey:
+        """What the guarded APIs want in a header.
+
+        Raises:
+            ServerError: The server was not started, and no key was given.
+        """
+        if self._key is None:
+            raise ServerError("the server was not started: call start()")
+        return self._key
+
+    @property
+    def api(self) -> RepositoryApi:
+        """The repository API, with the key.
+
+        Raises:
+            ServerError: The server was not started, and no key was given.
+        """
+        endpoints = self.endpoints
+        return RepositoryApi(
+            endpoints.reachable_host, endpoints.http_port, headers=self.admin_key.headers
+        )
+
+    @property
     def pid(self) -> int:
         """Process id of the server.
 
@@ -137,14 +158,23 @@ class TritonServer:
         """
         self.endpoints.require_free()
         installation = find_installation()
+        private = PrivateFolder()
+        try:
+            self._start_process(installation, private)
+        except BaseException:
+            private.remove()
+            raise
+
+    def _start_process(self, installation: Installation, private: PrivateFolder) -> None:
+        self._key = self._key or random_key(private.key_file)
         shared_memory_prefix = f"kobart-serve-{secrets.token_hex(8)}-"
         command = server_command(
             installation,
-            repositories=self.builds.paths,
+            repositories=private.link(self.builds.paths),
             models=self.models,
             endpoints=self.endpoints,
             exit_timeout_s=self._exit_timeout_s,
-            key=self._key,
+            key=self.admin_key,
             shared_memory_prefix=shared_memory_prefix,
         )
         self._process = ServerProcess(
@@ -155,6 +185,7 @@ class TritonServer:
             log=self._log_sink,
             hold_log=self._hold_log,
             shared_memory_prefix=shared_memory_prefix,
+            private_folder=private,
         )
 
     def wait_ready(self, timeout_s: float, cancelled: threading.Event | None = None) -> bool:

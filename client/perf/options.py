@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -134,6 +134,7 @@ class PerfOptions:
     percentile: int | None = None  # judges stability by it; None: by the average
     shared_memory: str = "none"
     output_shared_memory_bytes: int = 1 << 20  # of each output
+    headers: Mapping[str, str] = field(default_factory=dict)  # such as the key of shared memory
     verbose_csv: bool = False  # the average latency too
     metrics_url: str | None = None  # of Triton's Prometheus endpoint; None: not collected
     metrics_interval_ms: int = 1000
@@ -173,6 +174,8 @@ class PerfOptions:
         if self.shared_memory != "none":
             yield from ("--shared-memory", self.shared_memory)
             yield from ("--output-shared-memory-size", str(self.output_shared_memory_bytes))
+        for name, value in self.headers.items():
+            yield from ("-H", f"{name}:{value}")
         if self.verbose_csv or self.metrics_url is not None:
             yield "--verbose-csv"
         if self.metrics_url is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import queue
@@ -47,10 +48,21 @@ class Served:
     @property
     def server_pid(self) -> int:
         """Of the tritonserver that it started."""
+        return self.children["tritonserver"]
+
+    @property
+    def children(self) -> dict[str, int]:
+        """Name of the program, or of its script without suffix -> process id."""
         own = self.process.pid
-        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
-        names = {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in children}
-        return names["tritonserver"]
+        found = {}
+        for pid in Path(f"/proc/{own}/task/{own}/children").read_text().split():
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+                paths = [Path(word) for word in words if word and not word.startswith("-")]
+                if paths:
+                    script = paths[1] if paths[0].name.startswith("python") else paths[0]
+                    found[script.stem] = int(pid)
+        return found
 
     def wait_ready(self) -> Served:
         wait_until(lambda: self.stdout or self.process.poll() is not None, START_LIMIT_S)
@@ -65,11 +77,29 @@ class Served:
         return self
 
     @property
+    def admin_key_file(self) -> Path:
+        """The file that the ready line names."""
+        place = re.search(r"admin key: header kobart-serve-key, value in (.+)", self.stdout)
+        assert place, self.stdout
+        return Path(place[1])
+
+    @property
     def shared_memory(self) -> list[Path]:
         """The files in /dev/shm that the models have mapped."""
         stubs = find_stubs(self.server_pid)
         maps = "".join(Path(f"/proc/{stub.pid}/maps").read_text() for stub in stubs)
         return sorted({Path(path) for path in re.findall(r"/dev/shm/kobart-serve-\S+", maps)})
+
+    def received(self) -> int:
+        """Requests that the models have received, by /metrics."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=10.0)
+        try:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+        finally:
+            connection.close()
+        counts = re.findall(r"^kobart_requests_received\{.*\} (\S+)$", text, re.MULTILINE)
+        return int(sum(map(float, counts)))
 
     def kill(self) -> None:
         self.process.kill()

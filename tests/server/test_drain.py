@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.server.echo_build import make_build
 from tests.server.served import EchoStream, Served, wait_until
 
 pytestmark = pytest.mark.triton
@@ -89,3 +90,28 @@ def test_a_signal_before_it_is_ready_stops_it(build: Path, serve: Serve) -> None
     served = serve(build)
     time.sleep(0.4)
     assert served.signal(signal.SIGTERM).wait_exit() in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_does_not_wait(build: Path, serve: Serve, number: signal.Signals) -> None:
+    served = serve(build, "--exit-timeout-s", "600").wait_ready()
+    server = served.server_pid
+    stream = EchoStream(served.grpc_port)
+    stream.send("600 never")
+    wait_until(lambda: served.received() == 1, 30)
+    served.signal(number)
+    wait_until(lambda: "accepted requests are answered first" in served.stderr, 30)
+    assert served.process.poll() is None
+    served.signal(number)
+    assert served.wait_exit() == 1
+    assert served.stderr.endswith(
+        "kobart-serve: stopped at once: accepted requests may be without an answer\n"
+    )
+    assert not Path(f"/proc/{server}").exists()
+
+
+def test_a_signal_while_it_starts_stops_it(tmp_path: Path, serve: Serve) -> None:
+    served = serve(make_build(tmp_path / "build", load_seconds=600))
+    wait_until(lambda: "tritonserver" in served.children, 30)
+    assert served.signal(signal.SIGINT).wait_exit() == 0
+    assert served.stderr == "kobart-serve: stopped before it was ready\n"

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from server.stubs import find_stubs
+from tests.conftest import REPOSITORY
 from tests.server.echo_build import add_model, make_build
-from tests.server.served import Served, wait_until
+from tests.server.served import START_LIMIT_S, Served, wait_until
 
 pytestmark = pytest.mark.triton
 Serve = Callable[..., Served]
@@ -25,13 +26,33 @@ def test_says_when_it_is_ready_and_where(build: Path, serve: Serve) -> None:
     assert re.fullmatch(
         rf"echo ready in \d+\.\d s: HTTP http://127\.0\.0\.1:{served.http_port}, "
         rf"gRPC 127\.0\.0\.1:{served.grpc_port}, "
-        rf"metrics http://127\.0\.0\.1:{served.metrics_port}/metrics\n",
+        rf"metrics http://127\.0\.0\.1:{served.metrics_port}/metrics; "
+        r"admin key: header kobart-serve-key, value in \S+/admin-key\n",
         served.stdout,
     )
     assert served.generate("0 안녕하세요") == "안녕하세요"
     assert served.signal(signal.SIGTERM).wait_exit() == 0
     assert "successfully loaded 'echo'" in served.stderr
     assert served.stdout.count("\n") == 1
+
+
+def test_every_interface_is_told_by_the_name_of_this_machine(build: Path, serve: Serve) -> None:
+    served = serve(build, "--host", "0.0.0.0").wait_ready()
+    host = socket.gethostname()
+    assert f"HTTP http://{host}:{served.http_port}, gRPC {host}:{served.grpc_port}" in served.stdout
+    assert "on every interface (0.0.0.0)" in served.stdout
+    assert "127.0.0.1" not in served.stdout
+
+
+def test_a_folder_of_any_name_is_served(tmp_path: Path, serve: Serve) -> None:
+    """Triton hands repository paths to a shell."""
+    served = serve(make_build(tmp_path / "한글 폴더 (1) $(touch x)")).wait_ready()
+    assert served.generate("0 안녕하세요") == "안녕하세요"
+    private = served.admin_key_file.parent
+    assert served.signal(signal.SIGTERM).wait_exit() == 0
+    assert not private.exists()
+    assert not list(tmp_path.rglob("x"))
+    assert not (REPOSITORY / "x").exists()
 
 
 def test_loads_the_front_model_alone_unless_told_otherwise(tmp_path: Path, serve: Serve) -> None:
@@ -126,11 +147,32 @@ def test_a_killed_server_ends_it(build: Path, serve: Serve) -> None:
     assert served.stderr.endswith("kobart-serve: tritonserver died (killed by SIGKILL)\n")
 
 
+def test_a_server_that_dies_while_it_starts_is_told_at_once(tmp_path: Path, serve: Serve) -> None:
+    served = serve(make_build(tmp_path / "build", load_seconds=600))
+    wait_until(lambda: "tritonserver" in served.children, START_LIMIT_S)
+    wait_until(lambda: find_stubs(served.server_pid), START_LIMIT_S)
+    os.kill(served.server_pid, signal.SIGKILL)
+    assert served.wait_exit() == 1
+    assert "loading: echo" in served.stderr  # what the log said last
+    assert served.stderr.endswith("kobart-serve: tritonserver died (killed by SIGKILL)\n")
+
+
 def test_a_killed_kobart_serve_leaves_nothing_behind(build: Path, serve: Serve) -> None:
     served = serve(build).wait_ready()
     server, stub, (region,) = served.server_pid, _stub(served), served.shared_memory
+    private = served.admin_key_file.parent
     served.kill()
     wait_until(lambda: not any(map(_runs, (server, stub))) and not region.exists(), 5)
+    wait_until(lambda: not private.exists(), 5)
+
+
+def test_a_killed_guardian_is_replaced(build: Path, serve: Serve) -> None:
+    served = serve(build).wait_ready()
+    server, guardian = served.server_pid, served.children["guardian"]
+    os.kill(guardian, signal.SIGKILL)
+    wait_until(lambda: served.children.get("guardian", guardian) != guardian, 5)
+    served.kill()
+    wait_until(lambda: not _runs(server), 5)
 
 
 def _runs(pid: int) -> bool:

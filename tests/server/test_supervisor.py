@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import http.client
 import io
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from server.endpoints import Endpoints
 from server.stubs import find_stubs
 from server.supervisor import ServerError, TritonServer, free_ports
 
@@ -35,13 +35,18 @@ def test_a_server_that_was_not_started_says_so(build: Path) -> None:
         server.stop()
 
 
-def test_off_loopback_only_its_owner_may_load_models(
-    build: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Endpoints, "is_loopback", False)
+def test_kill_ends_it_where_the_guardian_was_killed_first(build: Path) -> None:
     with _server(build, io.StringIO()) as server:
-        assert server.api.states()["echo"].state == "READY"
-        connection = http.client.HTTPConnection("127.0.0.1", server.endpoints.http_port)
-        connection.request("POST", "/v2/repository/models/echo/unload")
-        assert connection.getresponse().status == 403
-        connection.close()
+        (stub,) = find_stubs(server.pid)
+        for child in _children():
+            if child != server.pid:
+                os.kill(child, signal.SIGKILL)
+        server.kill()
+        assert not stub.is_alive
+        assert server.pid not in _children()
+
+
+def _children() -> list[int]:
+    own = os.getpid()
+    tasks = Path(f"/proc/{own}/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]

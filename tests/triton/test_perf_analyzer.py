@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from client.perf_analyzer import PerfAnalyzer, find_perf_analyzer
+from server.admin_key import GRPC_KEY_HEADER
 from server.supervisor import TritonServer
 from tests.conftest import REPOSITORY
 from tests.triton.http_api import settled_metrics
@@ -78,6 +79,7 @@ def test_encoder_with_shared_memory(
         "kobart_encoder",
         tmp_path / "report.csv",
         f"--input-data={data}",
+        *("-H", f"{GRPC_KEY_HEADER}:{triton.admin_key.value}"),
         "--shared-memory=system",
         f"--output-shared-memory-size={1 << 20}",
     )

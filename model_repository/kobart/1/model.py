@@ -18,7 +18,7 @@ import triton_python_backend_utils as pb_utils
 
 # Triton puts the server's working directory before this folder: without this line a server
 # started inside a checkout would run the checkout's runtime, not the build's.
-_FOLDER = Path(__file__).resolve().parent
+_FOLDER = Path(__file__).parent.absolute()  # links kept: this interpreter reads ASCII names alone
 sys.path.insert(0, str(_FOLDER))
 
 import kobart_runtime  # noqa: E402
@@ -173,8 +173,8 @@ def _check_environment() -> None:
             f"numpy {np.__version__} of {sys.executable} breaks string tensors in this backend: "
             "put a Python with numpy < 2 first on the server's PATH"
         )
-    found = Path(kobart_runtime.__file__ or "").resolve().parent
-    if found != _FOLDER / "kobart_runtime":
+    found = Path(kobart_runtime.__file__ or "").parent
+    if not found.samefile(_FOLDER / "kobart_runtime"):
         raise KobartError(f"kobart_runtime came from {found}, not from the build in {_FOLDER}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 # Before the server's working directory, which may hold another kobart_runtime.
-_FOLDER = Path(__file__).resolve().parent
+_FOLDER = Path(__file__).parent.absolute()  # links kept: this interpreter reads ASCII names alone
 sys.path.insert(0, str(_FOLDER))
 
 from kobart_runtime.errors import KobartError  # noqa: E402

@@ -71,6 +71,7 @@ def test_perf_analyzer_knows_every_option(
         percentile=95,
         batch_size=2,
         shared_memory="system",
+        headers={"triton-grpc-protocol-key": "value"},
         metrics_url="127.0.0.1:1/metrics",
         profile=tmp_path / "profile.json",
     )

@@ -19,6 +19,8 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         if "load_error" in parameters:
             raise pb_utils.TritonModelException(parameters["load_error"]["string_value"])
+        if "load_seconds" in parameters:
+            time.sleep(float(parameters["load_seconds"]["string_value"]))
         self._received = _Counter("kobart_requests_received", args["model_name"])
         self._finished = _Counter("kobart_requests_finished", args["model_name"])
         self._workers: list[threading.Thread] = []
