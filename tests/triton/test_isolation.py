@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from client import KobartClient
+from server.admin_key import random_key
 from server.command import server_command
 from server.endpoints import Endpoints, free_ports
 from server.installation import find_installation
+from server.private_folder import PrivateFolder
 from server.process import ServerProcess
 from server.repository_api import RepositoryApi
 from server.supervisor import TritonServer
@@ -55,6 +57,8 @@ def test_a_server_whose_working_directory_is_a_checkout(marked_build: Path) -> N
     endpoints = Endpoints(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port)
     installation = find_installation()
     prefix = f"kobart-test-{secrets.token_hex(8)}-"
+    private = PrivateFolder()
+    key = random_key(private.key_file)
     process = ServerProcess(
         server_command(
             installation,
@@ -62,7 +66,7 @@ def test_a_server_whose_working_directory_is_a_checkout(marked_build: Path) -> N
             models=["kobart"],
             endpoints=endpoints,
             exit_timeout_s=1.0,
-            key="",
+            key=key,
             shared_memory_prefix=prefix,
         ),
         folder=REPOSITORY,
@@ -70,9 +74,10 @@ def test_a_server_whose_working_directory_is_a_checkout(marked_build: Path) -> N
         log=io.StringIO(),
         hold_log=True,
         shared_memory_prefix=prefix,
+        private_folder=private,
     )
     try:
-        api = RepositoryApi("127.0.0.1", http_port, headers={})
+        api = RepositoryApi("127.0.0.1", http_port, headers=key.headers)
         wait_until(api.is_live, START_LIMIT_S)
         request = infer_request({"text_input": "a", "num_beams": 9})
         assert MARK in error_of(endpoints.grpc_url, request)
