@@ -56,6 +56,7 @@ class Conversation:
     """
 
     request: Request  # set once both exist
+    aborted_s = 0.0  # when `request.abort` was set, or was last seen to be None
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class Conversation:
         self._metrics = metrics
         self._tell = tell
         self._detokenizer = StreamingDetokenizer(tokenizer)
-        self._is_open = True  # the last response is not yet on its way
+        self._is_open = True  # the last response has not been sent
         self._num_told = 0  # ids sent in chunks
         self._unsent_ids: list[int] = []  # ids whose text waits for the next token
 
@@ -97,6 +98,10 @@ class Conversation:
         except Exception:
             _logger.exception("request %d: its caller cannot be asked", self.request.number)
             return True
+
+    def fail_at_once(self, error: KobartError) -> None:
+        """Answer with an error now, on the responder's thread; nothing if it was answered."""
+        self._answer(self._send_error, error)
 
     def _answer(self, send: Callable[..., None], argument: object) -> None:
         """Send; where that fails, an error takes the place of all that was still to come."""
@@ -126,19 +131,24 @@ class Conversation:
             )
         else:
             text = self._detokenize(lambda: self._tokenizer.decode(ids))
-        self._close("requests_finished")
         self._send(text, ids, generated.finish_reason, final=True)
+        self._close("requests_finished")
 
     def _send_error(self, error: KobartError) -> None:
-        aborted = isinstance(error, RequestError)
-        self._close("requests_cancelled" if aborted else "requests_failed")
-        self.sink.fail(error)
+        """The last attempt: a sink that does not take an error takes nothing."""
+        counter = "requests_cancelled" if isinstance(error, RequestError) else "requests_failed"
+        try:
+            self.sink.fail(error)
+        except Exception:
+            _logger.exception("request %d: its error could not be sent", self.request.number)
+            counter = "requests_failed"
+        self._close(counter)
 
     def _close(self, counter: str) -> None:
-        """Count how the request ends; only its last response is still to be sent."""
+        """Count how the request ended, after its last response: only then is that known."""
         self._is_open = False
-        self.on_closed()
         self._metrics.add(**{counter: 1})
+        self.on_closed()
 
     def _send(self, text: str, ids: tuple[int, ...], reason: str, *, final: bool) -> None:
         answer = Answer(

@@ -76,7 +76,10 @@ class DecodeBatch:
         return largest_room(room, [s.request for s in self.sequences] + joining)
 
     def retire(self, sequence: Sequence) -> None:
-        """Free a sequence's slot; the last slot moves into the gap."""
+        """Free a sequence's slot; the last slot moves into the gap.
+
+        Whatever is raised, no sequence of this batch can go on, and this one may have left it.
+        """
         slot = self.sequences.index(sequence)
         last = len(self.sequences) - 1
         if slot != last:
@@ -161,8 +164,9 @@ class DecodeBatch:
         ):
             return
         num_used = len(self.sequences)
-        cache.resize(num_used, num_slots, num_entries, source_len)
+        # First: there may be no memory for it, and marks and cache must stay of one size.
         visible = np.zeros((num_slots, self._num_beams, num_entries), np.int32)
         width = min(num_entries, self._visible.shape[2])
         visible[:num_used, :, :width] = self._visible[:num_used, :, :width]
+        cache.resize(num_used, num_slots, num_entries, source_len)
         self._visible = visible

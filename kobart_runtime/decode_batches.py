@@ -49,9 +49,12 @@ class DecodeBatches:
         for row, sequence in sequences.items():
             groups.setdefault(_key(sequence.request), {})[row] = sequence
         for key, group in groups.items():
-            if key not in self._batches:
-                self._batches[key] = DecodeBatch(self._runner, num_beams=key[0])
-            self._batches[key].admit(group, encoded)
+            batch = self._batches.get(key) or DecodeBatch(self._runner, num_beams=key[0])
+            try:
+                batch.admit(group, encoded)
+            finally:
+                if batch.sequences:  # an empty one would keep its cache for ever
+                    self._batches[key] = batch
 
     def retire(self, batch: DecodeBatch, sequence: Sequence) -> None:
         """Free a sequence's slot."""
@@ -64,10 +67,9 @@ class DecodeBatches:
         self._batches = {key: one for key, one in self._batches.items() if one is not batch}
         return [sequence.request for sequence in batch.sequences]
 
-    def drop_all(self) -> list[Request]:
-        """Forget every batch; returns the requests that were in them."""
-        requests, self._batches = self.requests, {}
-        return requests
+    def drop_all(self) -> None:
+        """Forget every batch and its cache."""
+        self._batches = {}
 
     def rooms(self, joining: list[Request]) -> list[Room]:
         """What the caches can grow to once these requests have joined."""

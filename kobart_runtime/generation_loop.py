@@ -38,7 +38,9 @@ class GenerationLoop:
         self._runner = runner
         self._config = config
         self._metrics = metrics
-        self._changed = threading.Condition()  # guards _waiting and _closing
+        self._changed = threading.Condition()  # guards _unanswered, _waiting and _closing
+        # By number: all that were submitted and whose listeners have not been told of an end.
+        self._unanswered: dict[int, Request] = {}
         self._waiting = WaitingQueue(config.limits.max_queue_size)
         self._closing = False
         self._batches = DecodeBatches(runner)
@@ -78,8 +80,13 @@ class GenerationLoop:
             if self._closing:
                 raise OverloadedError("the model is being unloaded: try again in a while")
             self._waiting.check_room()
-            self._waiting.append(request)
             self._changed.notify()
+            self._unanswered[request.number] = request
+            try:
+                self._waiting.append(request)
+            except BaseException:  # refused, so it must not be answered as well
+                del self._unanswered[request.number]
+                raise
 
     def close(self) -> None:
         """Finish what was submitted, then stop the thread."""
@@ -95,9 +102,10 @@ class GenerationLoop:
                 self._admit()
                 for batch in self._batches.newcomers_first():
                     self._step(batch)
+                self._recover_lost(EngineError("the request was lost by a defect of the loop"))
             except Exception as error:
                 # A defect of ours. Without this the thread would end and every caller would hang.
-                self._recover(self._batches.drop_all(), error)
+                self._start_again(error)
             self._report_load()
 
     def _wait_for_work(self) -> bool:
@@ -108,33 +116,52 @@ class GenerationLoop:
             self._give_back_freed()
         with self._changed:
             self._changed.wait_for(self._is_wanted)
-            return bool(self.num_active or self._waiting)
+            return bool(self._unanswered)
 
     def _give_back_freed(self) -> None:
         try:
             self._runner.give_back_freed()
-        except EngineError as error:  # no request is concerned
-            _logger.warning("freed memory could not be given back: %s", error)
+        except Exception as error:  # no request is concerned
+            _logger.warning("freed memory could not be given back: %r", error)
 
     def _is_wanted(self) -> bool:
-        return bool(self.num_active or self._waiting or self._closing)
+        return bool(self._unanswered or self._closing)
+
+    def _start_again(self, error: Exception) -> None:
+        """Forget all batches; who was in them, or on the way to or from them, is tried again."""
+        _logger.error("a defect of the loop: %r", error, exc_info=error)
+        try:
+            self._batches.drop_all()
+            self._recover_lost(error)
+        except Exception:  # the next turn finds them again
+            _logger.exception("requests could not be recovered")
+
+    def _recover_lost(self, error: Exception) -> None:
+        lost = self._find_lost()
+        self._recover(lost, error, num_together=len(lost))
+
+    def _find_lost(self) -> list[Request]:
+        """Requests that are neither answered, nor waiting, nor in a slot."""
+        with self._changed:
+            if len(self._unanswered) == self.num_waiting + self.num_active:
+                return []
+            held = {request.number for request in (*self._waiting, *self._batches.requests)}
+            return [r for number, r in self._unanswered.items() if number not in held]
 
     def _drop_aborted(self) -> None:
         with self._changed:
             waiting = self._waiting.remove_aborted()
         for request in waiting:
-            _tell_abort(request)
+            self._tell_abort(request)
         for batch in self._batches:
-            for sequence in [s for s in batch.sequences if s.request.abort is not None]:
-                self._batches.retire(batch, sequence)
-                _tell_abort(sequence.request)
+            for sequence in batch.sequences:
+                self._tell_abort(sequence.request)
+            self._free_answered(batch)
 
     def _admit(self) -> None:
         """Encode some waiting requests and give them slots."""
         num_free = self._config.limits.max_batch_size - self.num_active
-        with self._changed:
-            idle = self.num_active == 0
-            requests = self._waiting.take(num_free, idle=idle, fits=self._fits)
+        requests = self._take(num_free)
         if not requests:
             return
         started = time.monotonic()
@@ -142,8 +169,19 @@ class GenerationLoop:
             self._encode(requests)
         except Exception as error:
             admitted = self._batches.requests
-            self._recover([r for r in requests if r not in admitted], error)
+            left = [r for r in requests if r not in admitted]
+            self._recover(left, error, num_together=len(requests))
         self._metrics.add(encode_seconds=time.monotonic() - started)
+
+    def _take(self, num_free: int) -> list[Request]:
+        with self._changed:
+            try:
+                return self._waiting.take(num_free, idle=self.num_active == 0, fits=self._fits)
+            except Exception as error:
+                # All others are measured beside the oldest: without it they can go on.
+                oldest, failure = self._waiting.take(1, idle=True, fits=lambda _: True), error
+        self._fail(oldest, failure)
+        return []
 
     def _encode(self, requests: list[Request]) -> None:
         encoded = self._runner.encode(*pad_sources(requests, self._config.ids.pad))
@@ -163,11 +201,12 @@ class GenerationLoop:
             batch.step()
         except Exception as error:
             # The cache may be half written: a new batch starts from zeros.
-            self._recover(self._batches.drop(batch), error)
+            self._recover(self._batches.drop(batch), error, num_together=num_requests)
             return
         num_beams = batch.sequences[0].search.num_beams
-        for sequence in list(batch.sequences):
-            self._report(batch, sequence)
+        for sequence in batch.sequences:
+            self._report(sequence)
+        self._free_answered(batch)
         self._metrics.set(decode_batch_size=num_requests)
         self._metrics.add(
             decode_seconds=time.monotonic() - started,
@@ -176,8 +215,14 @@ class GenerationLoop:
             decode_step_rows=num_requests * num_beams,
         )
 
-    def _report(self, batch: DecodeBatch, sequence: Sequence) -> None:
-        request, search = sequence.request, sequence.search
+    def _report(self, sequence: Sequence) -> None:
+        """Tell the listener what a step has brought; whatever fails then fails this request."""
+        try:
+            self._tell_progress(sequence.request, sequence.search)
+        except Exception as error:
+            self._fail([sequence.request], error)
+
+    def _tell_progress(self, request: Request, search: Search) -> None:
         if not request.has_begun:
             request.has_begun = True
             waited = time.monotonic() - request.arrived_s
@@ -185,7 +230,6 @@ class GenerationLoop:
                 first_tokens=1, first_token_seconds=waited, input_tokens=request.source_len
             )
         if search.generated is not None:
-            self._batches.retire(batch, sequence)
             self._finish(request, search.generated)
         elif request.stream:
             new = search.committed()[len(request.reported) :]
@@ -198,18 +242,35 @@ class GenerationLoop:
         if list(generated.ids[: len(told)]) != told:
             # Two batches may round differently, and two tokens may be equally good.
             message = "decoded again after a failure, the summary was not the one sent so far"
-            self._fail([request], EngineError(message))
-            return
-        self._metrics.add(output_tokens=len(generated.ids))
+            raise EngineError(message)
         request.listener.on_finished(generated)
+        self._set_answered(request)
+        self._metrics.add(output_tokens=len(generated.ids))
+
+    def _free_answered(self, batch: DecodeBatch) -> None:
+        """Free the slots of requests that have been answered."""
+        num_requests = len(batch.sequences)
+        try:
+            for sequence in list(batch.sequences):
+                if sequence.request.number not in self._unanswered:
+                    self._batches.retire(batch, sequence)
+        except Exception as error:
+            self._recover(self._batches.drop(batch), error, num_together=num_requests)
 
     def _fits(self, joining: list[Request]) -> bool:
         """Whether the K/V of these requests fits beside that of the admitted ones."""
         return self._budget.allows(self._batches.rooms(joining))
 
-    def _recover(self, requests: list[Request], error: Exception) -> None:
-        """Decode again, each alone, what failed in company; fail what had none."""
-        again = [r for r in requests if not r.alone] if len(requests) > 1 else []
+    def _recover(self, requests: list[Request], error: Exception, *, num_together: int) -> None:
+        """Decode again, each alone, what failed in company; fail what had none.
+
+        Args:
+            requests: Those without a slot now; who has been answered is left in peace.
+            error: What failed.
+            num_together: How many requests it failed on, these among them.
+        """
+        unanswered = [r for r in requests if r.number in self._unanswered]
+        again = [r for r in unanswered if not r.alone] if num_together > 1 else []
         if again:
             _logger.error(
                 "%d requests failed together and are decoded again, each alone: %s",
@@ -220,7 +281,7 @@ class GenerationLoop:
             self._metrics.add(requests_retried=len(again))
             with self._changed:
                 self._waiting.put_back(again)
-        self._fail([r for r in requests if r not in again], error)
+        self._fail([r for r in unanswered if r not in again], error)
 
     def _fail(self, requests: list[Request], error: Exception) -> None:
         """Fail these requests alone: the loop and their neighbours go on."""
@@ -229,19 +290,33 @@ class GenerationLoop:
         _logger.error("%d requests failed: %s", len(requests), error, exc_info=error)
         told = error if isinstance(error, KobartError) else EngineError(f"{error!r}")
         for request in requests:
-            request.listener.on_failed(told)
+            self._tell_failure(request, told)
+
+    def _tell_abort(self, request: Request) -> None:
+        """Fail a request if somebody has said so."""
+        if request.abort is not None:
+            self._tell_failure(request, request.abort)
+
+    def _tell_failure(self, request: Request, error: KobartError) -> None:
+        self._set_answered(request)  # first: a listener that raises is not told again
+        try:
+            request.listener.on_failed(error)
+        except Exception:
+            _logger.exception("request %d could not be told that it failed", request.number)
+
+    def _set_answered(self, request: Request) -> None:
+        with self._changed:
+            self._unanswered.pop(request.number, None)
 
     def _report_load(self) -> None:
-        self._metrics.set(
-            requests_active=self.num_active,
-            requests_waiting=self.num_waiting,
-            cache_bytes=self._budget.bytes_of(self._batches.rooms([])),
-        )
-
-
-def _tell_abort(request: Request) -> None:
-    assert request.abort is not None
-    request.listener.on_failed(request.abort)
+        try:
+            self._metrics.set(
+                requests_active=self.num_active,
+                requests_waiting=self.num_waiting,
+                cache_bytes=self._budget.bytes_of(self._batches.rooms([])),
+            )
+        except Exception:  # no request is concerned
+            _logger.exception("the load could not be reported")
 
 
 def _cache_budget(runner: ModelRunner, max_cache_mib: int | None) -> CacheBudget:

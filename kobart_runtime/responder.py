@@ -36,8 +36,8 @@ class Responder:
         """Have an event run, at the earliest in `delay_s` seconds."""
         with self._changed:
             entry = (time.monotonic() + delay_s, next(self._order), event)
+            self._changed.notify()  # first: what raises has put nothing
             heapq.heappush(self._events, entry)
-            self._changed.notify()
 
     def close(self) -> None:
         """Run what was put, the delayed events too, then stop the thread."""

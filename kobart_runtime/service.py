@@ -4,8 +4,9 @@
     the loop: encode, decode, select               on the loop's thread
     answers: detokenize -> send                    on the responder's thread
 
-The responder also looks after requests on their way: it notices cancelled and overdue ones. A
-request that `submit` accepts is answered exactly once; one that it refuses is not answered.
+The responder also looks after requests on their way: it notices cancelled and overdue ones, and
+answers them itself should the loop fail to. A request that `submit` accepts is answered exactly
+once, and counted as failed if its caller takes no answer; one that it refuses is not answered.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ __all__ = ["Answer", "Call", "Sink", "SummarizationService"]
 
 _POLL_SECONDS = 0.05  # how often cancelled and overdue requests are looked for
 _REFUSAL_DELAY_S = 0.02
+# How long the loop may take to fail a request that it was told to; a step takes less.
+_LOOP_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +101,11 @@ class SummarizationService:
             self._open[conversation.request.number] = conversation
             try:
                 self._loop.submit(conversation.request)
-            except KobartError:
-                del self._open[conversation.request.number]
+            except BaseException:
+                self._open.pop(conversation.request.number, None)
                 raise
-        except RequestError:
-            self.metrics.add(requests_rejected=1)
-            raise
-        except Exception:
-            self.metrics.add(requests_failed=1)
+        except Exception as error:
+            self._count_refused(error)
             raise
 
     def refuse(self, error: KobartError, sink: Sink) -> None:
@@ -117,9 +117,10 @@ class SummarizationService:
         """
         self._responder.put(partial(sink.fail, error), delay_s=_REFUSAL_DELAY_S)
 
-    def count_refused(self) -> None:
+    def count_unread(self, error: Exception) -> None:
         """Count a request that cannot be read as a call and therefore is not submitted."""
-        self.metrics.add(requests_received=1, requests_rejected=1)
+        self.metrics.add(requests_received=1)
+        self._count_refused(error)
 
     def close(self) -> None:
         """Answer what was accepted, then stop both threads."""
@@ -159,18 +160,31 @@ class SummarizationService:
         conversation.on_closed = lambda: self._open.pop(conversation.request.number, None)
         return conversation
 
+    def _count_refused(self, error: Exception) -> None:
+        refused = isinstance(error, RequestError)
+        self.metrics.add(**{"requests_rejected" if refused else "requests_failed": 1})
+
     def _look_after_open(self) -> None:
         """Mark cancelled and overdue requests; the loop fails them between two steps."""
         for conversation in list(self._open.values()):
             request = conversation.request
             if request.abort is None:
-                if request.seconds_left < 0:
-                    request.abort = DeadlineExceededError(
-                        f"the request took longer than {request.timeout_s:.3g} s: ask for fewer "
-                        "tokens or beams, or allow more time"
-                    )
-                elif conversation.caller_has_gone():
-                    request.abort = RequestCancelledError("the caller cancelled the request")
+                request.abort = _reason_to_abort(conversation)
+                conversation.aborted_s = time.monotonic()
+            elif time.monotonic() - conversation.aborted_s > _LOOP_PATIENCE_S:
+                conversation.fail_at_once(request.abort)
+
+
+def _reason_to_abort(conversation: Conversation) -> RequestError | None:
+    request = conversation.request
+    if request.seconds_left < 0:
+        return DeadlineExceededError(
+            f"the request took longer than {request.timeout_s:.3g} s: ask for fewer tokens or "
+            "beams, or allow more time"
+        )
+    if conversation.caller_has_gone():
+        return RequestCancelledError("the caller cancelled the request")
+    return None
 
 
 def _decode_utf8(text: bytes) -> str:

@@ -409,11 +409,15 @@ def test_freed_memory_is_given_back_once_when_idle(
         assert runner.num_gave_back == number + 1
 
 
+@pytest.mark.parametrize("error", [EngineError("the engine broke"), RuntimeError("a defect")])
 def test_memory_that_cannot_be_given_back_ends_nothing(
-    runner: ScriptedRunner, new_loop: NewLoop, monkeypatch: pytest.MonkeyPatch
+    runner: ScriptedRunner,
+    new_loop: NewLoop,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
     def refuse() -> None:
-        raise EngineError("the engine broke")
+        raise error
 
     monkeypatch.setattr(generation_loop, "_IDLE_S", 0.05)
     runner.before_give_back = refuse

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from kobart_runtime import service as service_module
+from kobart_runtime.admission import CacheBudget
 from kobart_runtime.errors import (
     DeadlineExceededError,
     EngineError,
@@ -22,7 +24,10 @@ from kobart_runtime.errors import (
     RequestCancelledError,
     RequestError,
 )
+from kobart_runtime.generation_loop import GenerationLoop
 from kobart_runtime.model_config import TokenIds, TokenizerConfig
+from kobart_runtime.responder import Responder
+from kobart_runtime.scheduler import WaitingQueue
 from kobart_runtime.service import Answer, Call, SummarizationService
 from kobart_runtime.settings import GenerationSettings
 from kobart_runtime.tokenizer import Tokenizer
@@ -87,6 +92,15 @@ def new_service(tokenizer_path: Path, runner: ScriptedRunner) -> Iterator[NewSer
 def counters(service: SummarizationService) -> dict[str, float]:
     values = service.metrics.snapshot()
     return {name.removeprefix("kobart_"): value for name, value in values.items()}
+
+
+def ended(service: SummarizationService) -> dict[str, float]:
+    """Counters once every request has ended: the last response is sent, then counted."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while service.num_open:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+    return counters(service)
 
 
 def assert_balanced(service: SummarizationService) -> None:
@@ -223,7 +237,7 @@ def test_the_callers_timeout(new_service: NewService, runner: ScriptedRunner) ->
     with pytest.raises(DeadlineExceededError, match=r"longer than 0\.15 s: ask for fewer"):
         sink.wait()
     assert runner.num_steps < 250
-    assert counters(service)["requests_cancelled"] == 1
+    assert ended(service)["requests_cancelled"] == 1
 
 
 @pytest.mark.parametrize("timeout_s", [None, 0.0, 60.0])
@@ -282,7 +296,7 @@ def test_a_sink_that_breaks_while_streaming_ends_its_request_alone(
     assert neighbour.wait()
     assert runner.num_steps < 190
     assert "the pipe is closed" in caplog.text
-    assert counters(service)["requests_finished"] == 1
+    assert ended(service)["requests_finished"] == 1
 
 
 def test_a_lost_chunk_is_never_followed_by_the_rest(new_service: NewService) -> None:
@@ -323,7 +337,7 @@ def test_a_summary_that_cannot_be_put_into_words_is_an_error(
         submit(service, stream=stream).wait()
     monkeypatch.undo()
     assert submit(service, stream=stream).wait()
-    assert counters(service)["requests_finished"] == 1
+    assert ended(service)["requests_finished"] == 1
 
 
 def test_a_sink_that_breaks_at_the_end_harms_nobody(
@@ -336,7 +350,162 @@ def test_a_sink_that_breaks_at_the_end_harms_nobody(
     assert submit(service).wait()
     service.close()
     assert broken.answers == []
+    assert broken.num_ends == 1
+    with pytest.raises(RequestError, match=r"could not be sent: OSError.*the pipe is closed"):
+        broken.wait()
     assert "a response could not be sent" in caplog.text
+    values = counters(service)
+    assert (values["requests_finished"], values["requests_cancelled"]) == (1, 1)
+
+
+class BrittleSink(RecordingSink):
+    """Takes no chunk, or no final answer; no error either if it is broken for good."""
+
+    def __init__(self, *breaks_at: str, error: Exception) -> None:
+        super().__init__()
+        self._breaks_at, self._error = breaks_at, error
+        self.num_attempts = 0  # to send the last response
+
+    def send(self, answer: Answer, *, final: bool) -> None:
+        self.num_attempts += final
+        if ("final" if final else "chunk") in self._breaks_at:
+            raise self._error
+        super().send(answer, final=final)
+
+    def fail(self, error: KobartError) -> None:
+        self.num_attempts += 1
+        if "error" in self._breaks_at:
+            raise self._error
+        super().fail(error)
+
+
+@pytest.mark.parametrize("error", [OSError("the pipe is closed"), MemoryError()], ids=repr)
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("breaks_at", "trouble", "counter"),
+    [
+        ((), None, "finished"),
+        (("final",), None, "cancelled"),  # the error takes the summary's place
+        (("final", "error"), None, "failed"),
+        (("chunk", "final"), None, "cancelled"),
+        (("chunk", "final", "error"), None, "failed"),
+        ((), "engine", "failed"),
+        (("error",), "engine", "failed"),
+        ((), "caller", "cancelled"),
+        (("error",), "caller", "failed"),
+    ],
+)
+def test_whatever_a_sink_does_its_request_ends_once_and_is_counted(
+    new_service: NewService,
+    runner: ScriptedRunner,
+    breaks_at: tuple[str, ...],
+    trouble: str | None,
+    counter: str,
+    stream: bool,
+    error: Exception,
+) -> None:
+    def step(_: object) -> None:
+        time.sleep(0.005)
+        if trouble == "engine":
+            raise EngineError("the engine broke")
+
+    runner.before_step = step
+    service = new_service(max_batch_size=1)
+    sink = BrittleSink(*breaks_at, error=error)
+    sink.cancelled = trouble == "caller"
+    settings = {"num_beams": 1, "max_new_tokens": 30, "min_new_tokens": 30}
+    service.submit(Call(text=TEXT, settings=settings, stream=stream), sink)
+    values = ended(service)
+    ends = ("finished", "cancelled", "failed")
+    assert {end: values[f"requests_{end}"] for end in ends} == {
+        end: float(end == counter) for end in ends
+    }
+    assert sink.num_ends == ("error" not in breaks_at)
+    lost_final = "final" in breaks_at and not (stream and "chunk" in breaks_at)
+    assert sink.num_attempts == 1 + lost_final
+    trouble = None
+    assert submit(service, settings=settings).wait(), "the slot is free"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("a defect")], ids=repr)
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [
+        (GenerationLoop, "check_room"),
+        (GenerationLoop, "submit"),
+        (CacheBudget, "check"),
+        (WaitingQueue, "append"),
+        (Tokenizer, "encode"),
+    ],
+)
+def test_a_request_that_cannot_be_queued_leaves_nothing_behind(
+    new_service: NewService,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type,
+    method: str,
+    error: Exception,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    service = new_service(max_queue_size=1)
+    monkeypatch.setattr(owner, method, fail)
+    for _ in range(3):
+        sink = RecordingSink()
+        with pytest.raises(type(error)):
+            service.submit(Call(text=TEXT), sink)
+        assert service.num_open == 0
+    monkeypatch.undo()
+    assert submit(service).wait()
+    assert sink.num_ends == 0, "a refused request is not answered by the loop as well"
+    values = ended(service)
+    assert (values["requests_failed"], values["requests_finished"]) == (3, 1)
+
+
+@pytest.mark.parametrize("handed_over", ["chunk", "final"])
+def test_an_answer_that_cannot_be_handed_over_becomes_an_error(
+    new_service: NewService, monkeypatch: pytest.MonkeyPatch, handed_over: str
+) -> None:
+    healthy = Responder.put
+    num_failures = 0
+
+    def fail_once(self: Responder, event: Any, delay_s: float = 0.0) -> None:
+        nonlocal num_failures
+        if not num_failures:
+            num_failures += 1
+            raise MemoryError
+        healthy(self, event, delay_s)
+
+    service = new_service()
+    monkeypatch.setattr(Responder, "put", fail_once)
+    with pytest.raises(EngineError, match="MemoryError"):
+        submit(service, settings={"num_beams": 1}, stream=handed_over == "chunk").wait()
+    values = ended(service)
+    assert (values["requests_failed"], values["requests_finished"]) == (1, 0)
+    assert submit(service).wait()
+
+
+def test_what_the_loop_does_not_end_the_responder_does(
+    new_service: NewService, runner: ScriptedRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step that hangs, or a request that the loop has lost: its deadline holds all the same."""
+    monkeypatch.setattr(service_module, "_LOOP_PATIENCE_S", 0.1)
+    held = threading.Event()
+    runner.before_step = lambda _: assert_set(held)
+    service = new_service()
+    sink = submit(service, timeout_s=0.1)
+    with pytest.raises(DeadlineExceededError, match=r"longer than 0\.1 s"):
+        sink.wait()
+    assert ended(service)["requests_cancelled"] == 1
+    held.set()
+    runner.before_step = lambda _: None
+    assert submit(service).wait()
+    service.close()
+    assert sink.num_ends == 1
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(PATIENCE_S)
 
 
 def test_a_sink_that_cannot_tell_whether_it_is_cancelled_harms_nobody(
@@ -369,7 +538,7 @@ def test_a_failing_engine_is_told_and_counted(
         submit(service).wait()
     runner.before_step = lambda _: None
     assert submit(service).wait()
-    values = counters(service)
+    values = ended(service)
     assert (values["requests_failed"], values["requests_finished"]) == (1, 1)
 
 
@@ -413,9 +582,11 @@ def test_close_answers_what_was_accepted_and_refuses_the_rest(
 
 def test_what_cannot_be_read_as_a_call_is_counted_too(new_service: NewService) -> None:
     service = new_service()
-    service.count_refused()
+    service.count_unread(InvalidArgumentError("unknown field num_beam"))
+    service.count_unread(MemoryError())
     values = counters(service)
-    assert (values["requests_received"], values["requests_rejected"]) == (1, 1)
+    ends = values["requests_received"], values["requests_rejected"], values["requests_failed"]
+    assert ends == (2, 1, 1)
 
 
 def test_counters_add_up_under_a_mixed_load(

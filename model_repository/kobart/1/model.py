@@ -69,15 +69,11 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> None:
         """Hand requests over; decoupled models return nothing here."""
         for request in requests:
-            sink = _ResponseSink(request.get_response_sender())
             try:
-                self._accept(request, sink)
-            except KobartError as error:
-                self._service.refuse(error, sink)
-            except Exception as error:
+                self._accept(request, _ResponseSink(request.get_response_sender()))
+            except Exception:
                 # Raised to Triton, it would cost the other requests of this call their answers.
-                _logger.exception("a request failed before it was accepted")
-                self._service.refuse(KobartError(f"{error!r}"), sink)
+                _logger.exception("a request could be neither accepted nor refused")
 
     def finalize(self) -> None:
         """Answer what was accepted, then stop."""
@@ -85,12 +81,21 @@ class TritonPythonModel:
         self._reporter.close()
 
     def _accept(self, request: Any, sink: _ResponseSink) -> None:
+        """Submit a request, or have it refused."""
         try:
-            call = _read_call(request)
-        except InvalidArgumentError:
-            self._service.count_refused()
+            self._service.submit(self._read(request), sink)
+        except KobartError as error:
+            self._service.refuse(error, sink)
+        except Exception as error:
+            _logger.exception("a request failed before it was accepted")
+            self._service.refuse(KobartError(f"{error!r}"), sink)
+
+    def _read(self, request: Any) -> Call:
+        try:
+            return _read_call(request)
+        except Exception as error:
+            self._service.count_unread(error)
             raise
-        self._service.submit(call, sink)
 
 
 class _ResponseSink:
@@ -111,10 +116,12 @@ class _ResponseSink:
         self._send(pb_utils.InferenceResponse(tensors), final=final)
 
     def fail(self, error: KobartError) -> None:
-        name = next((name for kind, name in _CODES.items() if isinstance(error, kind)), "INTERNAL")
-        code = getattr(pb_utils.TritonError, name)
-        triton_error = pb_utils.TritonError(error.status_message, code)
-        self._send(pb_utils.InferenceResponse(error=triton_error), final=True)
+        try:
+            self._send(pb_utils.InferenceResponse(error=_triton_error(error)), final=True)
+        except Exception:
+            # Without an end the caller would wait for ever, and so would an unload.
+            self._sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            raise
 
     def is_cancelled(self) -> bool:
         return bool(self._sender.is_cancelled())
@@ -156,6 +163,12 @@ class _MetricsReporter:
         self._report()
 
     def _report(self) -> None:
+        try:
+            self._copy()
+        except Exception:  # what was not copied will be next time
+            _logger.exception("metrics could not be copied to Triton")
+
+    def _copy(self) -> None:
         for name, value in self._metrics.snapshot().items():
             if value == self._reported[name]:
                 continue
@@ -222,6 +235,11 @@ def _timeout_s(request: Any, parameters: dict[str, Any]) -> float | None:
     if timeout_us < 0:
         raise InvalidArgumentError(f"timeout must be at least 0 microseconds, got {timeout_us:g}")
     return timeout_us / 1e6 or None
+
+
+def _triton_error(error: KobartError) -> Any:
+    name = next((name for kind, name in _CODES.items() if isinstance(error, kind)), "INTERNAL")
+    return pb_utils.TritonError(error.status_message, getattr(pb_utils.TritonError, name))
 
 
 def _strings(text: str) -> np.ndarray:
