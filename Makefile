@@ -1,4 +1,4 @@
-# `make demo` and `make test` work on a fresh Linux machine with Python 3.10 to 3.12 and make.
+# `make demo` and `make test` work on a fresh Linux machine with Python 3.11 or 3.12 and make.
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -59,7 +59,7 @@ def describe_machine(gpu: Gpu) -> dict[str, Any]:
         "gpu": {**asdict(gpu), "driver": _output(_DRIVER_QUERY)},
         "versions": {"python": sys.version.split()[0], **_versions()},
         "commit": _output(("git", "-C", str(CHECKOUT), "describe", "--always", "--dirty")),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python -m benchmarks.gpu", *sys.argv[1:]]),
     }
 

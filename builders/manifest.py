@@ -12,7 +12,7 @@ import platform
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,7 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         "pruning": asdict(facts.pruning) if facts.pruning else None,
         "versions": {"kobart-triton": _own_version(), **_versions(facts.encoder_engine)},
         "machine": {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))},
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

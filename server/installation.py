@@ -87,7 +87,7 @@ def _prepared(wheel_root: Path) -> Path:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = wheel_root / "python_backend_stubs" / python / _STUB.name
     if not stub.is_file():
-        raise ConfigError(f"{_WHEEL} has no python backend for Python {python}: use 3.10 to 3.12")
+        raise ConfigError(f"{_WHEEL} has no python backend for Python {python}: use 3.11 or 3.12")
     version = importlib.metadata.version(_WHEEL)
     target = cache_folder() / f"tritonserver-{version}-py{python}"
     try:

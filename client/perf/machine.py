@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 _PACKAGES = (
@@ -54,7 +54,7 @@ class Machine:
     def read(cls) -> Machine:
         """Ask the system."""
         return cls(
-            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
             commit=_commit(),
             cpu=_field("/proc/cpuinfo", "model name") or platform.machine(),
             cpu_flags=_cpu_flags(),
