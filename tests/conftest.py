@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.server.served import Served
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MINI_CHECKPOINT = REPOSITORY / "assets" / "kobart-mini"
+# Warnings are errors, but for the one that pyproject.toml tells of.
+STRICT_PYTHON = (
+    *(sys.executable, "-W", "error"),
+    *("-W", "ignore:Type google._upb._message.:DeprecationWarning"),
+)
 SHARED = REPOSITORY.parent / "shared"  # real data that may not be redistributed here
+
+
+def pytest_configure() -> None:
+    """Let the commands that tests start be interrupted, wherever the tests themselves run.
+
+    A shell starts background jobs with SIGINT ignored, and what they start inherits that. A signal
+    with a handler, on the other hand, has its default action in a new program.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +42,12 @@ def mini_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     output = tmp_path_factory.mktemp("build") / "kobart-fp32"
     return build(
-        BuildConfig(checkpoint=str(MINI_CHECKPOINT), runtime="onnxruntime", output=str(output))
+        BuildConfig(
+            checkpoint=str(MINI_CHECKPOINT),
+            runtime="onnxruntime",
+            output=str(output),
+            max_request_seconds=PATIENCE_S,
+        )
     )
 
 

@@ -161,7 +161,6 @@ print(sys.modules["kobart_runtime.service"].SummarizationService.__name__)
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 from client import KobartClient, RetryPolicy
 from server.supervisor import TritonServer, free_ports
 from tests.client.blocking_twin import BlockingTwin
+from tests.patience import PATIENCE_S, wait_until
 
 FAST_RETRY = RetryPolicy(max_attempts=4, initial_backoff_s=0.02)
 
@@ -35,7 +35,7 @@ def make_client(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     made: list[Any] = []
 
     def make(url: str, **options: Any) -> Any:
-        client = request.param(url, **{"timeout_s": 10.0, "retry": FAST_RETRY, **options})
+        client = request.param(url, **{"timeout_s": PATIENCE_S, "retry": FAST_RETRY, **options})
         made.append(client)
         return client
 
@@ -52,16 +52,13 @@ def client(triton: TritonServer, make_client: Callable[..., Any]) -> Any:
 @pytest.fixture
 def count(triton: TritonServer) -> Iterator[Callable[[str], int]]:
     """How often the scripted model has counted something."""
-    with KobartClient(triton.grpc_url) as observer:
+    with KobartClient(triton.grpc_url, timeout_s=PATIENCE_S) as observer:
         yield lambda key: json.loads(observer.summarize("stats").text).get(key, 0)
 
 
 @pytest.fixture
 def wait_for_count(count: Callable[[str], int]) -> Callable[[str, int], None]:
     def wait(key: str, wanted: int) -> None:
-        deadline = time.monotonic() + 5
-        while (seen := count(key)) < wanted:
-            assert time.monotonic() < deadline, f"{key}: {seen} after 5 s, wanted {wanted}"
-            time.sleep(0.05)
+        wait_until(lambda: count(key) >= wanted)
 
     return wait

@@ -6,22 +6,22 @@ import fcntl
 import json
 import os
 import pty
+import shlex
 import signal
 import struct
 import subprocess
-import sys
 import termios
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from server.supervisor import TritonServer, free_ports
+from tests.conftest import REPOSITORY, STRICT_PYTHON
 from tests.kobart_documents.files import write_rows
+from tests.patience import PATIENCE_S, before_patience_ends
 
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-W", "error", "-m", "client.cli"]
+COMMAND = [*STRICT_PYTHON, "-m", "client.cli"]
 # Says when it is about to read standard input.
 STARTED_CLI = """
 import io, sys
@@ -46,9 +46,8 @@ def run_cli(
         [*COMMAND, *map(str, args)],
         input=stdin.encode() if isinstance(stdin, str) else stdin,
         capture_output=True,
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env={**os.environ, **environment},
-        timeout=30,
     )
     output, errors = done.stdout.decode(), done.stderr.decode()
     assert "Traceback" not in errors
@@ -60,7 +59,7 @@ def spawn(*command: str, stdin: int | None = None) -> subprocess.Popen[bytes]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(
-            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY
         )
     finally:
         signal.signal(signal.SIGINT, before)
@@ -163,7 +162,7 @@ def test_ctrl_c_cancels(
         assert process.stdout is not None
         assert process.stdout.read(5) == b"first"
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=10)
+        output, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, output, errors) == (130, b"\n", b"")
     wait_for_count("cancelled", before + 1)
 
@@ -185,7 +184,7 @@ def test_summaries_come_in_order_and_ctrl_c_keeps_what_was_answered(
         assert process.stdout.read(len(first)) == first
         wait_for_count("hanging", before[0] + 2)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert output.decode() == f"\n==> {paths[2]} <==\nb\n\n==> {paths[3]} <==\nc\n"
     assert errors.decode() == "interrupted: 3 of 6 documents were summarised\n"
@@ -202,7 +201,7 @@ def test_ctrl_c_says_how_many_streamed_documents_are_whole(
         begun = f"==> {paths[0]} <==\na\n\n==> {paths[1]} <==\nfirst".encode()
         assert process.stdout.read(len(begun)) == begun
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, output) == (130, b"\n")
     assert errors == b"interrupted: 1 of 3 documents were summarised\n"
 
@@ -216,7 +215,7 @@ def test_ctrl_c_while_standard_input_is_typed() -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"reading\n"
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=PATIENCE_S)
     os.close(writer)
     assert (process.returncode, output, errors) == (130, b"", b"")
 
@@ -305,14 +304,13 @@ def test_a_truncated_document_is_told(
 @pytest.mark.triton
 def test_a_reader_that_goes_away(triton: TritonServer, write: Callable[[str, str], Path]) -> None:
     paths = [write(f"{i}.txt", "echo " + "word " * 20_000) for i in range(3)]
-    line = f"{' '.join(COMMAND)} --url {triton.grpc_url} {' '.join(map(str, paths))} | head -c 10"
-    done = subprocess.run(line, shell=True, capture_output=True, cwd=ROOT, timeout=30)
+    line = f"{shlex.join(COMMAND)} --url {triton.grpc_url} {' '.join(map(str, paths))} | head -c 10"
+    done = subprocess.run(line, shell=True, capture_output=True, cwd=REPOSITORY)
     assert len(done.stdout) == 10
     assert done.stderr == b""
 
 
 @pytest.mark.triton
-@pytest.mark.timeout(30)
 def test_progress_bar_on_a_terminal(
     triton: TritonServer, write: Callable[[str, str], Path]
 ) -> None:
@@ -324,8 +322,7 @@ def test_progress_bar_on_a_terminal(
             [*COMMAND, "--url", triton.grpc_url, *paths],
             stdout=subprocess.DEVNULL,
             stderr=terminal,
-            cwd=ROOT,
-            timeout=30,
+            cwd=REPOSITORY,
             check=True,
         )
         seen = b""
@@ -352,9 +349,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_server_that_is_not_there_is_one_error(write: Callable[[str, str], Path]) -> None:
     paths = [write(f"{i}.txt", "echo a") for i in range(20)]
     url = f"127.0.0.1:{free_ports(1)[0]}"
-    started = time.monotonic()
-    done = run_cli("--url", url, *paths)
-    assert time.monotonic() - started < 5
+    with before_patience_ends():
+        done = run_cli("--url", url, "--timeout-s", str(PATIENCE_S), *paths)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: UNAVAILABLE: no Triton gRPC server answers at {url}")
     assert done.stderr.count("\n") == 1

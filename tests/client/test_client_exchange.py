@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -74,11 +74,15 @@ def test_nothing_else_is_retried(error: KobartError) -> None:
         exchange().backoff_s(error)
 
 
-def test_no_attempt_after_the_deadline() -> None:
+def test_no_attempt_after_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    monkeypatch.setattr("client.exchange.time", clock)
     request = exchange(timeout_s=0.01)
-    assert 0 < request.attempt() - GRACE_S <= 0.01
-    assert 0 < request.message.parameters["timeout"].int64_param <= 10_000
-    time.sleep(0.02)
+    now_s += 0.004
+    assert request.attempt() - GRACE_S == pytest.approx(0.006)
+    assert request.message.parameters["timeout"].int64_param == pytest.approx(6000, abs=1)
+    now_s += 0.006
     with pytest.raises(DeadlineExceededError, match=r"no summary within 0\.01 s"):
         request.attempt()
 

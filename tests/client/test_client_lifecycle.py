@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-import time
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -13,8 +12,9 @@ import pytest
 
 from client import AsyncKobartClient, ClientClosedError, KobartClient
 from server.supervisor import TritonServer
+from tests.patience import PATIENCE_S, wait_until
 
-pytestmark = [pytest.mark.triton, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.triton
 
 Count = Callable[[str], int]
 WaitForCount = Callable[[str, int], None]
@@ -49,13 +49,18 @@ def test_never_used_clients_close(triton: TritonServer) -> None:
 def test_close_ends_a_request_of_another_thread(
     triton: TritonServer, count: Count, wait_for_count: WaitForCount
 ) -> None:
-    before = count("cancelled")
-    client = KobartClient(triton.grpc_url)
-    timer = threading.Timer(0.3, client.close)
-    timer.start()
+    before, hanging = count("cancelled"), count("hanging") + 1
+    client = KobartClient(triton.grpc_url, timeout_s=PATIENCE_S)
+
+    def close_once_it_hangs() -> None:
+        wait_for_count("hanging", hanging)
+        client.close()
+
+    closer = threading.Thread(target=close_once_it_hangs)
+    closer.start()
     with pytest.raises(ClientClosedError):
         client.summarize("hang")
-    timer.join()
+    closer.join()
     wait_for_count("cancelled", before + 1)
 
 
@@ -64,10 +69,7 @@ def test_no_thread_outlives_a_client(triton: TritonServer) -> None:
     with KobartClient(triton.grpc_url) as client:
         client.summarize_many([f"echo {i}" for i in range(20)])
         next(client.stream("hang"))
-    deadline = time.monotonic() + 3
-    while left := set(threading.enumerate()) - before:
-        assert time.monotonic() < deadline, f"still running: {left}"
-        time.sleep(0.05)
+    wait_until(lambda: set(threading.enumerate()) <= before)
     gc.collect()  # a ResourceWarning would be an error
 
 
@@ -77,12 +79,12 @@ def test_a_cancelled_task_cancels_its_request(
     async def use() -> None:
         async with AsyncKobartClient(triton.grpc_url) as client:
             task = asyncio.ensure_future(client.summarize_many(["hang"] * 3))
-            await asyncio.sleep(0.5)
+            await asyncio.to_thread(wait_for_count, "hanging", hanging)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-    before = count("cancelled")
+    before, hanging = count("cancelled"), count("hanging") + 3
     asyncio.run(use())
     wait_for_count("cancelled", before + 3)
 

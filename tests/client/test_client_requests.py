@@ -30,8 +30,9 @@ from kobart_runtime.errors import (
     RequestCancelledError,
 )
 from server.supervisor import TritonServer, free_ports
+from tests.patience import PATIENCE_S, before_patience_ends
 
-pytestmark = [pytest.mark.triton, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.triton
 
 PERF_INPUT = Path(__file__).parents[2] / "assets" / "perf_input.json"
 Count = Callable[[str], int]
@@ -61,8 +62,8 @@ def test_stream_equals_unary(client: Any, verb: str) -> None:
 
 def test_settings_arrive_and_the_rest_is_left_out(client: Any) -> None:
     given = {"num_beams": 2, "length_penalty": 2, "early_stopping": False}
-    seen = json.loads(client.summarize("settings", timeout_s=7, **given).text)
-    assert 6_000_000 < seen.pop("timeout_us") <= 7_000_000
+    seen = json.loads(client.summarize("settings", timeout_s=PATIENCE_S, **given).text)
+    assert 0.9e6 * PATIENCE_S < seen.pop("timeout_us") <= 1e6 * PATIENCE_S
     assert seen == {"num_beams": 2, "length_penalty": 2.0, "early_stopping": False}
 
 
@@ -110,7 +111,9 @@ def test_overload_ends_with_the_servers_message(client: Any, count: Count) -> No
 
 def test_no_retry_past_the_deadline(triton: TritonServer, make_client: Any, count: Count) -> None:
     key = uuid.uuid4().hex
-    slow = make_client(triton.grpc_url, retry=RetryPolicy(initial_backoff_s=60, max_backoff_s=60))
+    never_s = 10 * PATIENCE_S
+    retry = RetryPolicy(initial_backoff_s=never_s, max_backoff_s=never_s)
+    slow = make_client(triton.grpc_url, retry=retry)
     with pytest.raises(OverloadedError):
         slow.summarize(f"overload 99 {key}")
     assert count(key) == 1
@@ -120,11 +123,11 @@ def test_no_retry_past_the_deadline(triton: TritonServer, make_client: Any, coun
 def test_a_deadline_cancels_on_the_server(
     client: Any, method: str, count: Count, wait_for_count: WaitForCount
 ) -> None:
-    before = count("cancelled")
-    started = time.monotonic()
-    with pytest.raises(DeadlineExceededError, match=r"no summary within 0\.3 s"):
-        list(getattr(client, method)("hang", timeout_s=0.3))
-    assert time.monotonic() - started < 2
+    before, arrived, timeout_s = count("cancelled"), count("hanging"), 0.03
+    while count("hanging") == arrived:  # more time, until it is enough for the way there
+        timeout_s *= 10
+        with pytest.raises(DeadlineExceededError, match=rf"no summary within {timeout_s:g} s"):
+            list(getattr(client, method)("hang", timeout_s=timeout_s))
     wait_for_count("cancelled", before + 1)
 
 
@@ -148,9 +151,10 @@ def test_many_keeps_order_and_reports_progress(client: Any) -> None:
 
 
 def test_sixty_four_at_once(client: Any) -> None:
-    started = time.monotonic()
-    summaries = client.summarize_many([f"sleep 0.5 {i}" for i in range(64)], concurrency=64)
-    assert time.monotonic() - started < 8  # one after the other: 32 s
+    """None is answered before the last has arrived."""
+    meet = f"meet {uuid.uuid4().hex} 64"
+    texts = [f"{meet} echo {i}" for i in range(64)]
+    summaries = client.summarize_many(texts, concurrency=64)
     assert [summary.text for summary in summaries] == [str(i) for i in range(64)]
 
 
@@ -164,11 +168,10 @@ def test_first_error_of_many_cancels_the_rest(
     client: Any, count: Count, wait_for_count: WaitForCount
 ) -> None:
     before = count("cancelled")
-    texts = ["hang", "hang", "sleep 0.3 fine", "fail INTERNAL boom", "hang", *["echo no"] * 100]
-    started = time.monotonic()
+    meet = f"meet {uuid.uuid4().hex} 3"
+    texts = [f"{meet} hang", f"{meet} hang", "sleep 0.3 fine", f"{meet} fail INTERNAL boom"]
     with pytest.raises(ServerError, match="boom"):
-        client.summarize_many(texts, concurrency=4)
-    assert time.monotonic() - started < 5
+        client.summarize_many([*texts, "hang", *["echo no"] * 100], concurrency=4)
     wait_for_count("cancelled", before + 2)
 
 
@@ -198,10 +201,11 @@ def test_nothing_listens(make_client: Any) -> None:
     url = f"127.0.0.1:{free_ports(1)[0]}"
     client = make_client(url, retry=RetryPolicy())
     assert not client.is_ready()
-    started = time.monotonic()
-    with pytest.raises(ServerUnreachableError, match=f"{url}.*kobart-serve"):
+    with (
+        before_patience_ends(),
+        pytest.raises(ServerUnreachableError, match=f"{url}.*kobart-serve"),
+    ):
         client.summarize("echo a")
-    assert time.monotonic() - started < 4
 
 
 def test_the_http_port_is_not_the_grpc_port(triton: TritonServer, make_client: Any) -> None:
@@ -212,11 +216,9 @@ def test_the_http_port_is_not_the_grpc_port(triton: TritonServer, make_client: A
 
 def test_a_port_that_never_answers(make_client: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        client = make_client(f"127.0.0.1:{silent.getsockname()[1]}", timeout_s=20)
-        started = time.monotonic()
-        with pytest.raises(ServerUnreachableError):
+        client = make_client(f"127.0.0.1:{silent.getsockname()[1]}")
+        with before_patience_ends(), pytest.raises(ServerUnreachableError):
             client.summarize("echo a")
-        assert time.monotonic() - started < 10
 
 
 def test_a_model_that_does_not_exist(triton: TritonServer, make_client: Any) -> None:
@@ -231,8 +233,8 @@ def test_a_model_that_does_not_exist(triton: TritonServer, make_client: Any) -> 
 
 
 def test_a_model_that_is_being_reloaded(triton: TritonServer, make_client: Any) -> None:
-    client = make_client(triton.grpc_url, retry=RetryPolicy(max_attempts=20, initial_backoff_s=0.1))
-    assert client.is_ready()
+    client = make_client(triton.grpc_url, retry=RetryPolicy(max_attempts=10_000))
+    assert client.is_ready(timeout_s=PATIENCE_S)
     with InferenceServerClient(triton.grpc_url) as control:
         control.unload_model("kobart")
         try:
@@ -242,7 +244,7 @@ def test_a_model_that_is_being_reloaded(triton: TritonServer, make_client: Any) 
             reload.start()
         assert client.summarize("echo back").text == "back"
         reload.join()
-    assert client.is_ready()
+    assert client.is_ready(timeout_s=PATIENCE_S)
 
 
 def test_perf_analyzers_input_is_the_contracts(client: Any) -> None:

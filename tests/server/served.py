@@ -9,8 +9,7 @@ import queue
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ import tritonclient.grpc as grpcclient
 
 from server.stubs import find_stubs
 from server.supervisor import free_ports
+from tests.patience import PATIENCE_S, wait_until
 
 _REPOSITORY = Path(__file__).parents[2]
-START_LIMIT_S = 30.0
-EXIT_LIMIT_S = 30.0
 
 
 class Served:
@@ -46,6 +44,10 @@ class Served:
         return self._stderr.read_text()
 
     @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
+
+    @property
     def server_pid(self) -> int:
         """Of the tritonserver that it started."""
         return self.children["tritonserver"]
@@ -65,12 +67,12 @@ class Served:
         return found
 
     def wait_ready(self) -> Served:
-        wait_until(lambda: self.stdout or self.process.poll() is not None, START_LIMIT_S)
+        wait_until(lambda: self.stdout or self.process.poll() is not None)
         assert self.process.poll() is None, self.stderr
         return self
 
     def wait_exit(self) -> int:
-        return self.process.wait(EXIT_LIMIT_S)
+        return self.process.wait(PATIENCE_S)
 
     def signal(self, number: int) -> Served:
         self.process.send_signal(number)
@@ -92,7 +94,7 @@ class Served:
 
     def received(self) -> int:
         """Requests that the models have received, by /metrics."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=10.0)
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=PATIENCE_S)
         try:
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode()
@@ -105,10 +107,8 @@ class Served:
         self.process.kill()
         self.process.wait()
 
-    def generate(
-        self, text: str, *, model: str = "echo", timeout_s: float = 10.0, **settings: float
-    ) -> str:
-        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=timeout_s)
+    def generate(self, text: str, *, model: str = "echo", **settings: float) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=PATIENCE_S)
         try:
             body = json.dumps({"text_input": text, **settings}).encode()
             connection.request("POST", f"/v2/models/{model}/generate", body)
@@ -133,18 +133,11 @@ class EchoStream:
         tensor.set_data_from_numpy(np.array([text.encode()], dtype=np.object_))
         self._client.async_stream_infer("echo", [tensor])
 
-    def receive(self, timeout_s: float = 10.0) -> str:
-        result, error = self._answers.get(timeout=timeout_s)
+    def receive(self) -> str:
+        result, error = self._answers.get(timeout=PATIENCE_S)
         assert error is None, error
         return bytes(result.as_numpy("text_output")[0]).decode()
 
     def close(self) -> None:
         self._client.stop_stream()
         self._client.close()
-
-
-def wait_until(condition: Callable[[], object], limit_s: float) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {limit_s} s"
-        time.sleep(0.02)

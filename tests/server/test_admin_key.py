@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from kobart_runtime.errors import ConfigError
 from server.admin_key import GRPC_KEY_HEADER, KEY_HEADER, AdminKey, given_key
+from tests.patience import PATIENCE_S
 from tests.server.served import Served
 
 KEY = "0123456789abcdef"
@@ -33,7 +34,7 @@ def served(build: Path, serve: Callable[..., Served]) -> Iterator[Served]:
 
 
 def _post(served: Served, path: str, body: bytes = b"", **headers: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", served.http_port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", served.http_port, timeout=PATIENCE_S)
     try:
         connection.request("POST", path, body, headers=headers)
         response = connection.getresponse()

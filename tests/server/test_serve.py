@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,17 +11,16 @@ import pytest
 
 from server.stubs import find_stubs
 from tests.conftest import REPOSITORY
+from tests.patience import wait_until
 from tests.server.echo_build import add_model, make_build
-from tests.server.served import START_LIMIT_S, Served, wait_until
+from tests.server.served import Served
 
 pytestmark = pytest.mark.triton
 Serve = Callable[..., Served]
 
 
 def test_says_when_it_is_ready_and_where(build: Path, serve: Serve) -> None:
-    started = time.monotonic()
     served = serve(build).wait_ready()
-    assert time.monotonic() - started < 10
     assert re.fullmatch(
         rf"echo ready in \d+\.\d s: HTTP http://127\.0\.0\.1:{served.http_port}, "
         rf"gRPC 127\.0\.0\.1:{served.grpc_port}, "
@@ -74,7 +72,7 @@ def test_several_builds_on_one_server(tmp_path: Path, serve: Serve) -> None:
     (victim,) = (stub for stub in find_stubs(served.server_pid) if stub.model == "two")
     os.kill(victim.pid, signal.SIGKILL)
     assert served.generate("0 still", model="one") == "still"
-    wait_until(lambda: "model two serves again" in served.stderr, 10)
+    wait_until(lambda: "model two serves again" in served.stderr)
     assert served.generate("0 back", model="two") == "back"
     assert served.signal(signal.SIGTERM).wait_exit() == 0
 
@@ -120,10 +118,8 @@ def test_a_killed_model_process_is_replaced(build: Path, serve: Serve) -> None:
     (region,) = served.shared_memory
     stub = _stub(served)
     os.kill(stub, signal.SIGKILL)
-    killed = time.monotonic()
-    wait_until(lambda: "serves again" in served.stderr, 10)
+    wait_until(lambda: "serves again" in served.stderr)
     assert served.generate("0 back") == "back"
-    assert time.monotonic() - killed < 10
     assert _stub(served) != stub
     assert served.signal(signal.SIGTERM).wait_exit() == 0
     assert not region.exists()
@@ -149,8 +145,8 @@ def test_a_killed_server_ends_it(build: Path, serve: Serve) -> None:
 
 def test_a_server_that_dies_while_it_starts_is_told_at_once(tmp_path: Path, serve: Serve) -> None:
     served = serve(make_build(tmp_path / "build", load_seconds=600))
-    wait_until(lambda: "tritonserver" in served.children, START_LIMIT_S)
-    wait_until(lambda: find_stubs(served.server_pid), START_LIMIT_S)
+    wait_until(lambda: "tritonserver" in served.children)
+    wait_until(lambda: find_stubs(served.server_pid))
     os.kill(served.server_pid, signal.SIGKILL)
     assert served.wait_exit() == 1
     assert "loading: echo" in served.stderr  # what the log said last
@@ -162,17 +158,17 @@ def test_a_killed_kobart_serve_leaves_nothing_behind(build: Path, serve: Serve) 
     server, stub, (region,) = served.server_pid, _stub(served), served.shared_memory
     private = served.admin_key_file.parent
     served.kill()
-    wait_until(lambda: not any(map(_runs, (server, stub))) and not region.exists(), 5)
-    wait_until(lambda: not private.exists(), 5)
+    wait_until(lambda: not any(map(_runs, (server, stub))) and not region.exists())
+    wait_until(lambda: not private.exists())
 
 
 def test_a_killed_guardian_is_replaced(build: Path, serve: Serve) -> None:
     served = serve(build).wait_ready()
     server, guardian = served.server_pid, served.children["guardian"]
     os.kill(guardian, signal.SIGKILL)
-    wait_until(lambda: served.children.get("guardian", guardian) != guardian, 5)
+    wait_until(lambda: served.children.get("guardian", guardian) != guardian)
     served.kill()
-    wait_until(lambda: not _runs(server), 5)
+    wait_until(lambda: not _runs(server))
 
 
 def _runs(pid: int) -> bool:

@@ -14,6 +14,7 @@ from client import KobartClient, RetryPolicy
 from server.supervisor import TritonServer, free_ports
 from tests.conftest import MINI_CHECKPOINT
 from tests.parity.checkpoints import SeededCheckpoint
+from tests.patience import PATIENCE_S
 from tests.triton.oracle import Oracle
 
 NO_RETRY = RetryPolicy(max_attempts=1)
@@ -49,7 +50,7 @@ def triton(mini_build: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 @pytest.fixture(scope="session")
 def client(triton: TritonServer) -> Iterator[KobartClient]:
     """A client of the mini build's server; errors come at once."""
-    with KobartClient(triton.grpc_url, timeout_s=60.0, retry=NO_RETRY) as client:
+    with KobartClient(triton.grpc_url, timeout_s=PATIENCE_S, retry=NO_RETRY) as client:
         yield client
 
 
@@ -77,6 +78,7 @@ def narrow_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
         max_batch_size=1,
         max_queue_size=2,
         max_target_length=1000,
+        max_request_seconds=PATIENCE_S,
     )
     return build(config)
 

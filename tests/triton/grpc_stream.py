@@ -11,6 +11,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from client.protocol import Response, read_response
+from tests.patience import PATIENCE_S
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -78,11 +79,11 @@ def infer_request(
 
 
 @contextmanager
-def stream(url: str, request: Any, limit_s: float = 60.0) -> Iterator[Any]:
+def stream(url: str, request: Any) -> Iterator[Any]:
     """The call of one request on a stream of its own; leaving cancels it."""
     with grpc.insecure_channel(url) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        call = stub.ModelStreamInfer(iter([request]), timeout=limit_s)
+        call = stub.ModelStreamInfer(iter([request]), timeout=PATIENCE_S)
         try:
             yield call
         finally:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from server.supervisor import TritonServer
+from tests.patience import PATIENCE_S
+from tests.server.served import Served
 
-_LIMIT_S = 60.0
 _METRIC = re.compile(r"^kobart_(\w+)\{.*\} (\S+)$", re.MULTILINE)
 _ANSWERED = ("finished", "cancelled", "rejected", "failed")
 
@@ -21,7 +22,7 @@ def post(server: TritonServer, path: str, body: bytes) -> tuple[int, str]:
     """Status and body of a POST."""
     request = urllib.request.Request(f"{server.http_url}/v2/{path}", data=body)
     try:
-        with urllib.request.urlopen(request, timeout=_LIMIT_S) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             return response.status, response.read().decode("utf-8")
     except urllib.error.HTTPError as error:
         with error:
@@ -46,16 +47,16 @@ def generate_stream(server: TritonServer, **fields: object) -> list[dict[str, An
     return [json.loads(event.removeprefix("data: ")) for event in events]
 
 
-def metrics(server: TritonServer) -> dict[str, float]:
+def metrics(server: TritonServer | Served) -> dict[str, float]:
     """The front model's metrics by name without `kobart_`."""
-    with urllib.request.urlopen(server.metrics_url, timeout=_LIMIT_S) as response:
+    with urllib.request.urlopen(server.metrics_url, timeout=PATIENCE_S) as response:
         text = response.read().decode("utf-8")
     return {name: float(value) for name, value in _METRIC.findall(text)}
 
 
 def settled_metrics(server: TritonServer) -> dict[str, float]:
     """The metrics once nothing is on its way; they are copied to Triton twice a second."""
-    deadline = time.monotonic() + _LIMIT_S
+    deadline = time.monotonic() + PATIENCE_S
     last: dict[str, float] = {}
     seen = metrics(server)
     while last != seen or not is_idle(seen):

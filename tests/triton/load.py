@@ -7,13 +7,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from server.supervisor import TritonServer
-from tests.server.served import wait_until
+from tests.patience import wait_until
 from tests.triton.grpc_stream import infer_request, stream
 from tests.triton.http_api import metrics, settled_metrics
 
 TEXT = "회의는 내일 오후 두 시로 미루기로 했다."
 LONG = {"num_beams": 8, "max_new_tokens": 1000, "min_new_tokens": 1000, "no_repeat_ngram_size": 0}
-SOON_S = 10.0
 
 
 def long_request(parameters: Mapping[str, int] | None = None, **values: Any) -> Any:
@@ -25,10 +24,10 @@ def waiting(server: TritonServer, count: int) -> Iterator[ExitStack]:
     """The only slot is taken, and so many requests wait for it; closing the stack cancels all."""
     with ExitStack() as stack:
         stack.enter_context(stream(server.grpc_url, long_request()))
-        wait_until(lambda: metrics(server)["requests_active"] == 1, SOON_S)
+        wait_until(lambda: metrics(server)["requests_active"] == 1)
         for _ in range(count):
             stack.enter_context(stream(server.grpc_url, long_request()))
-        wait_until(lambda: metrics(server)["requests_waiting"] == count, SOON_S)
+        wait_until(lambda: metrics(server)["requests_waiting"] == count)
         yield stack
 
 

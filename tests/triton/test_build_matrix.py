@@ -19,6 +19,7 @@ from client import KobartClient
 from kobart_runtime.model_config import ModelConfig
 from kobart_runtime.runners import open_runner
 from tests.conftest import MINI_CHECKPOINT, REPOSITORY
+from tests.patience import PATIENCE_S
 from tests.triton.conftest import NO_RETRY, running
 from tests.triton.oracle import Oracle
 
@@ -81,7 +82,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -125,7 +126,7 @@ def test_a_build_serves_what_it_is_asked_for(
     oracle = Oracle(MINI_CHECKPOINT, source.checkpoint.model)
     with (
         running(folder, tmp_path / "log") as server,
-        KobartClient(server.grpc_url, timeout_s=120.0, retry=NO_RETRY) as client,
+        KobartClient(server.grpc_url, timeout_s=PATIENCE_S, retry=NO_RETRY) as client,
     ):
         for text in dialogues[SUMMARIZED]:
             answer = client.summarize(text).output_ids

@@ -15,6 +15,7 @@ import tritonclient.grpc as grpcclient
 
 from kobart_runtime.model_config import ModelConfig
 from server.supervisor import TritonServer
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.triton
 
@@ -71,7 +72,9 @@ def tensors(listed: list[dict[str, Any]]) -> Tensors:
 
 @pytest.mark.parametrize("model", [ENCODER, DECODER])
 def test_metadata_is_the_contract(triton: TritonServer, config: ModelConfig, model: str) -> None:
-    with urllib.request.urlopen(f"{triton.http_url}/v2/models/{model}", timeout=10) as response:
+    with urllib.request.urlopen(
+        f"{triton.http_url}/v2/models/{model}", timeout=PATIENCE_S
+    ) as response:
         metadata = json.load(response)
     inputs, outputs = contract(model, config)
     assert tensors(metadata["inputs"]) == inputs

@@ -19,6 +19,7 @@ from client.errors import ServerError
 from kobart_runtime.errors import KobartError
 from server.supervisor import TritonServer
 from tests.conftest import MINI_CHECKPOINT
+from tests.patience import PATIENCE_S
 from tests.triton.conftest import NO_RETRY, running
 from tests.triton.grpc_stream import error_of, infer_request, stream
 from tests.triton.http_api import generate, post, settled_metrics
@@ -83,7 +84,7 @@ def test_a_poisoned_request_fails_alone(
     texts = [text[: 60 + 7 * number] for number, text in enumerate(dialogues[:6])]
     settings = {"num_beams": 2, "max_new_tokens": 24, "min_new_tokens": 24}
     with (
-        KobartClient(faulty.server.grpc_url, retry=NO_RETRY) as client,
+        KobartClient(faulty.server.grpc_url, timeout_s=PATIENCE_S, retry=NO_RETRY) as client,
         ThreadPoolExecutor(len(texts) + 1) as pool,
     ):
 

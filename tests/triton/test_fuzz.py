@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from client import KobartClient
 from kobart_runtime.settings import SETTING_NAMES
 from server.supervisor import TritonServer
+from tests.patience import PATIENCE_S
 from tests.triton.grpc_stream import infer_request, responses
 from tests.triton.http_api import post, settled_metrics
 
@@ -164,7 +165,7 @@ def test_messages_that_are_hardly_protobuf(triton: TritonServer, count: int) -> 
 def call_bytes(channel: grpc.Channel, method: str, message: bytes) -> None:
     """Send bytes as a request; it is answered, or refused with a status, in time."""
     call = channel.stream_stream(f"/inference.GRPCInferenceService/{method}")
-    answers = call(iter([message]), timeout=20.0)
+    answers = call(iter([message]), timeout=PATIENCE_S)
     with contextlib.suppress(grpc.RpcError):
         list(answers)
     assert answers.code() != grpc.StatusCode.DEADLINE_EXCEEDED

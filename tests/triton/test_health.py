@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,26 +15,25 @@ import pytest
 
 from server.stubs import find_stubs
 from server.supervisor import TritonServer, free_ports
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, STRICT_PYTHON
+from tests.patience import PATIENCE_S, before_patience_ends
 from tests.triton.conftest import running
 from tests.triton.load import waiting
 
 pytestmark = pytest.mark.triton
 
-TIMEOUT_S = 1.5
-START_UP_S = 8.0  # of Python, on a machine with better things to do
+SHORT_S = 1.5  # of what would take for ever
 
 
-def health(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "client.health", *options]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+def health(*options: str, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
+    command = [*STRICT_PYTHON, "-m", "client.health", "--timeout", str(timeout_s), *options]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
 
 
-def reason(*options: str) -> str:
+def reason(*options: str, timeout_s: float = PATIENCE_S) -> str:
     """The one line of a failed probe, which ends in time."""
-    started = time.monotonic()
-    probe = health("--timeout", str(TIMEOUT_S), *options)
-    assert time.monotonic() - started < TIMEOUT_S + START_UP_S
+    with before_patience_ends():
+        probe = health(*options, timeout_s=timeout_s)
     assert (probe.returncode, probe.stdout) == (1, "")
     assert probe.stderr.count("\n") == 1
     return probe.stderr
@@ -69,7 +67,7 @@ def test_a_model_that_hangs(mini_build: Path, tmp_path: Path) -> None:
     with running(mini_build, tmp_path / "log") as server:
         (stub,) = find_stubs(server.pid)
         with stopped(stub.pid):
-            told = reason("--url", server.grpc_url)
+            told = reason("--url", server.grpc_url, timeout_s=SHORT_S)
         server.kill()  # it would wait for the lost request
         # Triton may notice, when it hands the request over, that the process does not listen.
         assert re.match("kobart-health: (DEADLINE_EXCEEDED: no summary|INTERNAL: Stub proc)", told)

@@ -21,7 +21,8 @@ from server.process import ServerProcess
 from server.repository_api import RepositoryApi
 from server.supervisor import TritonServer
 from tests.conftest import REPOSITORY
-from tests.server.served import START_LIMIT_S, Served, wait_until
+from tests.patience import PATIENCE_S, wait_until
+from tests.server.served import Served
 from tests.triton.conftest import running
 from tests.triton.grpc_stream import error_of, infer_request
 
@@ -78,7 +79,7 @@ def test_a_server_whose_working_directory_is_a_checkout(marked_build: Path) -> N
     )
     try:
         api = RepositoryApi("127.0.0.1", http_port, headers=key.headers)
-        wait_until(api.is_live, START_LIMIT_S)
+        wait_until(api.is_live)
         request = infer_request({"text_input": "a", "num_beams": 9})
         assert MARK in error_of(endpoints.grpc_url, request)
     finally:
@@ -101,8 +102,8 @@ def test_a_runtime_from_elsewhere_is_refused(
 def test_two_servers_and_two_names(triton: TritonServer, narrow: TritonServer) -> None:
     text = "내일 오후 두 시에 만나기로 했다."
     with (
-        KobartClient(triton.grpc_url) as one,
-        KobartClient(narrow.grpc_url, model="narrow") as other,
+        KobartClient(triton.grpc_url, timeout_s=PATIENCE_S) as one,
+        KobartClient(narrow.grpc_url, model="narrow", timeout_s=PATIENCE_S) as other,
     ):
         first = one.summarize(text), other.summarize(text)
         assert first[0] != first[1]  # other weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,17 +12,17 @@ import pytest
 
 from client import KobartClient
 from server.supervisor import TritonServer
+from tests.patience import PATIENCE_S
 from tests.triton.conftest import running
 from tests.triton.grpc_stream import error_of, infer_request, stream
 from tests.triton.http_api import generate, metrics, settled_metrics
 from tests.triton.limited import limited_copy
-from tests.triton.load import LONG, SOON_S, counted, long_request, waiting
+from tests.triton.load import LONG, counted, long_request, waiting
 
 pytestmark = pytest.mark.triton
 
 TEXT = "내일 오후 두 시에 만나기로 했다."
 MEBIBYTE = 1 << 20
-AT_ONCE_S = 0.05
 NUM_REFUSALS = 15
 MAX_SECONDS = 0.5
 
@@ -60,7 +59,10 @@ def test_a_request_that_could_never_fit_is_refused(small: TritonServer) -> None:
 def test_requests_wait_until_they_fit(small: TritonServer, dialogues: list[str]) -> None:
     """All are answered as if alone, and admitted K/V never comes to more than the limit."""
     seen: list[dict[str, float]] = []
-    with KobartClient(small.grpc_url) as client, ThreadPoolExecutor(1) as pool:
+    with (
+        KobartClient(small.grpc_url, timeout_s=PATIENCE_S) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
         alone = [client.summarize(text, num_beams=4, max_new_tokens=48) for text in dialogues[:4]]
         many = pool.submit(
             client.summarize_many,
@@ -91,21 +93,16 @@ def refuse_over_http(server: TritonServer, **parameters: int) -> str:
 
 
 @pytest.mark.parametrize("refuse", [refuse_over_grpc, refuse_over_http])
-def test_a_full_queue_answers_within_50_ms(
+def test_a_full_queue_refuses_all_while_it_is_full(
     narrow: TritonServer, refuse: Callable[[TritonServer], str]
 ) -> None:
-    """The usual time; a machine with other things to do may now and then take longer."""
-    seconds = []
+    """How soon is measured in test_speed.py; the three that fill it are then cancelled."""
     with (
         counted(narrow, received=3 + NUM_REFUSALS, cancelled=3, rejected=NUM_REFUSALS),
         waiting(narrow, 2),
     ):
         for _ in range(NUM_REFUSALS):
-            started = time.monotonic()
             assert refuse(narrow).startswith("UNAVAILABLE: 2 requests are waiting, limit 2")
-            seconds.append(time.monotonic() - started)
-    print(f"refused in {statistics.median(seconds):.3f} s, at most {max(seconds):.3f} s")
-    assert statistics.median(seconds) < AT_ONCE_S
 
 
 @pytest.mark.parametrize("timeout_us", [0, 60_000_000])
@@ -121,4 +118,4 @@ def test_no_request_may_take_longer_than_the_build_allows(
             pool.submit(refuse_over_http, hurried, **LONG, **limits),
         ]
         for request in requests:
-            assert request.result(SOON_S).startswith(told)
+            assert request.result(PATIENCE_S).startswith(told)

@@ -13,6 +13,7 @@ from client.perf_analyzer import PerfAnalyzer, find_perf_analyzer
 from server.admin_key import GRPC_KEY_HEADER
 from server.supervisor import TritonServer
 from tests.conftest import REPOSITORY
+from tests.patience import PATIENCE_S
 from tests.triton.http_api import settled_metrics
 
 pytestmark = pytest.mark.triton
@@ -37,7 +38,7 @@ def run(
             *("--concurrency-range", "2", "--request-count", str(NUM_REQUESTS)),
             *options,
         ],
-        timeout_s=120.0,
+        timeout_s=PATIENCE_S,
     )
     with report.open(encoding="utf-8") as lines:
         (line,) = csv.DictReader(lines)

@@ -18,6 +18,7 @@ from transformers import BartConfig, BartForConditionalGeneration
 from builders.config import BuildConfig
 from builders.pipeline import build
 from client import KobartClient
+from tests.patience import PATIENCE_S
 from tests.triton.conftest import running
 
 pytestmark = pytest.mark.triton
@@ -110,7 +111,7 @@ def random_words(
     )
     with (
         running(output, checkpoint.with_name("log")) as server,
-        KobartClient(server.grpc_url, timeout_s=60.0) as client,
+        KobartClient(server.grpc_url, timeout_s=PATIENCE_S) as client,
     ):
         yield client
 

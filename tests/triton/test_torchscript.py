@@ -16,6 +16,7 @@ from client import KobartClient
 from kobart_runtime.model_config import ModelConfig
 from server.supervisor import TritonServer
 from tests.conftest import MINI_CHECKPOINT
+from tests.patience import PATIENCE_S
 from tests.triton.conftest import NO_RETRY, running
 from tests.triton.oracle import Oracle
 from tests.triton.test_engines import DECODER, ENCODER, feeds_of, infer
@@ -53,7 +54,7 @@ def test_mixed_requests_equal_transformers(
     """All at once, so that greedy and beam requests of several lengths are decoded together."""
     cases = [(text, settings) for text in dialogues[:2] for settings in SETTINGS]
     with (
-        KobartClient(server.grpc_url, timeout_s=120.0, retry=NO_RETRY) as client,
+        KobartClient(server.grpc_url, timeout_s=PATIENCE_S, retry=NO_RETRY) as client,
         ThreadPoolExecutor(len(cases)) as pool,
     ):
         jobs = [pool.submit(client.summarize, text, **settings) for text, settings in cases]

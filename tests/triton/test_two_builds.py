@@ -14,7 +14,7 @@ import pytest
 from client import KobartClient, RetryPolicy, Summary
 from server.stubs import find_stubs
 from server.supervisor import TritonServer
-from tests.server.served import wait_until
+from tests.patience import PATIENCE_S, wait_until
 from tests.triton.conftest import NO_RETRY, running
 from tests.triton.http_api import generate
 from tests.triton.limited import limited_copy
@@ -22,8 +22,7 @@ from tests.triton.limited import limited_copy
 pytestmark = pytest.mark.triton
 
 MODELS = ("kobart", "narrow")
-PATIENT = RetryPolicy(max_attempts=100, initial_backoff_s=0.1, max_backoff_s=0.2)
-RELOAD_LIMIT_S = 30.0
+PATIENT = RetryPolicy(max_attempts=10_000, initial_backoff_s=0.1, max_backoff_s=0.2)
 NUM_CALLERS = 3
 
 
@@ -42,7 +41,7 @@ def two(
 
 def summarize_all(server: TritonServer, model: str, texts: Sequence[str]) -> list[Summary]:
     """Each text's summary; no error is forgiven."""
-    with KobartClient(server.grpc_url, model=model, retry=NO_RETRY) as client:
+    with KobartClient(server.grpc_url, model=model, timeout_s=PATIENCE_S, retry=NO_RETRY) as client:
         return client.summarize_many(texts, concurrency=4, max_new_tokens=16, num_beams=2)
 
 
@@ -95,11 +94,11 @@ def test_a_build_that_was_replaced_is_loaded_without_a_gap(
         under_load(two, "narrow", dialogues[:2]) as undisturbed,
     ):
         os.utime(two.builds.paths[0] / "kobart" / "1" / "manifest.json")
-        two.api.load("kobart", RELOAD_LIMIT_S)
-        wait_until(lambda: not old & process_of(two, "kobart"), RELOAD_LIMIT_S)
+        two.api.load("kobart", PATIENCE_S)
+        wait_until(lambda: not old & process_of(two, "kobart"))
         count, others = len(answered), len(undisturbed)
-        wait_until(lambda: len(answered) > count + 4, RELOAD_LIMIT_S)
-        wait_until(lambda: len(undisturbed) > others, RELOAD_LIMIT_S)
+        wait_until(lambda: len(answered) > count + 4)
+        wait_until(lambda: len(undisturbed) > others)
 
 
 def test_unload_and_load_leave_a_gap_that_retries_bridge(
@@ -108,14 +107,14 @@ def test_unload_and_load_leave_a_gap_that_retries_bridge(
     texts = dialogues[:2] * 8
     with (
         under_load(two, "narrow", dialogues[:2]) as undisturbed,
-        KobartClient(two.grpc_url, retry=PATIENT) as client,
+        KobartClient(two.grpc_url, timeout_s=PATIENCE_S, retry=PATIENT) as client,
         ThreadPoolExecutor(1) as pool,
     ):
         expected = client.summarize_many(texts[:2], max_new_tokens=16) * 8
         many = pool.submit(client.summarize_many, texts, concurrency=2, max_new_tokens=16)
         two.api.unload("kobart")
         assert "no available versions" in generate(two, text_input=texts[0])["error"]
-        two.api.load("kobart", RELOAD_LIMIT_S)
+        two.api.load("kobart", PATIENCE_S)
         assert many.result() == expected
         others = len(undisturbed)
-        wait_until(lambda: len(undisturbed) > others, RELOAD_LIMIT_S)
+        wait_until(lambda: len(undisturbed) > others)

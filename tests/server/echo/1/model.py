@@ -1,4 +1,6 @@
-"""A stand-in for the front model: answers `<seconds> <text>` with `<text>` after those seconds.
+"""A stand-in for the front model: answers `<wait> <text>` with `<text>`.
+
+`<wait>` is a number of seconds, or the path of a file that must be there first.
 
 Many requests at once, decoupled, and counted on /metrics, as the front model does it.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,8 +43,12 @@ class TritonPythonModel:
             worker.join()
 
     def _answer(self, text: str, sender: Any) -> None:
-        seconds, _, answer = text.partition(" ")
-        time.sleep(float(seconds))
+        wait, _, answer = text.partition(" ")
+        if wait.startswith("/"):
+            while not Path(wait).exists():
+                time.sleep(0.01)
+        else:
+            time.sleep(float(wait))
         output = pb_utils.Tensor("text_output", np.array([answer.encode()], dtype=np.object_))
         sender.send(
             pb_utils.InferenceResponse([output]),

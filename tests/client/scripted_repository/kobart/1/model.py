@@ -7,6 +7,7 @@ sleep SECONDS WORDS as echo, later
 fail CODE MESSAGE   an error, with the prefix that the contract asks for
 raw MESSAGE         an error without a prefix
 overload N KEY      UNAVAILABLE the first N times that KEY is seen, then KEY
+meet KEY N SCRIPT   the script, once N requests with this KEY have arrived
 hang                one word if streaming, then nothing until the request is cancelled
 empty               the final flag and no response at all
 settings            the settings received, as JSON
@@ -72,8 +73,9 @@ class Script:
     def __init__(self, request: Any, count: Any) -> None:
         self._sender = request.get_response_sender()
         self._count = count
-        text = pb_utils.get_input_tensor_by_name(request, "text_input").as_numpy()[0].decode()
-        self._verb, _, self._rest = text.partition(" ")
+        self._script = (
+            pb_utils.get_input_tensor_by_name(request, "text_input").as_numpy()[0].decode()
+        )
         self._settings = {
             name: tensor.as_numpy().item()
             for name in OPTIONAL_INPUTS
@@ -84,6 +86,10 @@ class Script:
 
     def run(self) -> None:
         self._count("requests")
+        self._do(self._script)
+
+    def _do(self, script: str) -> None:
+        self._verb, _, self._rest = script.partition(" ")
         getattr(self, f"_do_{self._verb}", self._do_repeat)()
 
     def _do_echo(self) -> None:
@@ -116,6 +122,13 @@ class Script:
             self._refuse("UNAVAILABLE", "UNAVAILABLE: 256 requests wait")
         else:
             self._do_echo()
+
+    def _do_meet(self) -> None:
+        key, number, script = self._rest.split(" ", 2)
+        self._count(key)
+        while self._count()[key] < int(number):
+            time.sleep(0.01)
+        self._do(script)
 
     def _do_hang(self) -> None:
         self._count("hanging")
