@@ -16,10 +16,10 @@ from kobart_runtime.model_config import ModelConfig, ModelShape, TokenIds, Token
 from kobart_runtime.model_runner import StepInputs, StepOutput
 from kobart_runtime.search import Generated
 from kobart_runtime.settings import GenerationSettings, Limits
+from tests.patience import PATIENCE_S
 from tests.reference import NextLogits, log_softmax
 
 ENTRY_BYTES = 1024  # K/V of one entry of a scripted cache
-PATIENCE_S = 30.0  # a test that waits longer has failed
 
 Source = tuple[int, ...]
 

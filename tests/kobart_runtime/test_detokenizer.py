@@ -287,10 +287,10 @@ def test_a_late_push_costs_what_an_early_one_does(trained: Tokenizer) -> None:
     ids = trained.encode("오늘은 날씨가 맑고 바람이 분다. ").input_ids.tolist()
 
     def seconds_of_pushes() -> float:
-        start = time.perf_counter()
+        start = time.thread_time()  # of the CPU, not of the clock
         for id_ in ids * 20:
             detokenizer.push([id_])
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     rounds = [seconds_of_pushes() for _ in range(100)]
     assert min(rounds[-20:]) < 3 * min(rounds[:20])

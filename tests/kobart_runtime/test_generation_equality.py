@@ -17,6 +17,7 @@ from kobart_runtime.search import Generated
 from kobart_runtime.settings import GenerationSettings
 from tests import reference
 from tests.fakes import RecordingListener, ScriptedModel, ScriptedRunner, scripted_config
+from tests.patience import PATIENCE_S
 
 
 @dataclass
@@ -87,7 +88,7 @@ def run_together(
 
 
 def _wait(gate: threading.Event) -> None:
-    assert gate.wait(10)
+    assert gate.wait(PATIENCE_S)
 
 
 def check(cases: list[Case], listeners: list[RecordingListener]) -> None:

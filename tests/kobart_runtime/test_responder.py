@@ -2,22 +2,28 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from kobart_runtime.responder import Responder
+from tests.patience import PATIENCE_S, wait_until
 
 
 def nothing() -> None:
     pass
 
 
-def test_events_run_in_the_order_of_their_times() -> None:
+def test_events_run_in_the_order_of_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("kobart_runtime.responder.time", SimpleNamespace(monotonic=lambda: now_s))
     ran: list[str] = []
     responder = Responder(nothing, interval_s=0.01)
     responder.put(lambda: ran.append("late"), delay_s=0.1)
     for name in ("first", "second", "third"):
         responder.put(lambda name=name: ran.append(name))  # type: ignore[misc]
+    wait_until(lambda: len(ran) == 3)
+    now_s = 0.1
     responder.close()
     assert ran == ["first", "second", "third", "late"]
 
@@ -33,9 +39,9 @@ def test_a_delayed_event_waits_and_close_waits_for_it() -> None:
 
 def test_an_event_does_not_wait_for_the_next_poll() -> None:
     ran = threading.Event()
-    responder = Responder(nothing, interval_s=60.0)
+    responder = Responder(nothing, interval_s=2 * PATIENCE_S)
     responder.put(ran.set)
-    assert ran.wait(5.0)
+    assert ran.wait(PATIENCE_S)
     responder.close()
 
 
@@ -69,6 +75,6 @@ def test_an_event_or_a_poll_that_fails_is_logged_and_the_rest_goes_on(
     responder = Responder(fail, interval_s=0.01)
     responder.put(fail)
     responder.put(ran.set)
-    assert ran.wait(5.0)
+    assert ran.wait(PATIENCE_S)
     responder.close()
     assert "a broken event" in caplog.text

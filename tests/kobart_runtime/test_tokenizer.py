@@ -432,7 +432,7 @@ def test_threads_share_one_tokenizer(tokenizer: Tokenizer) -> None:
 
 
 def test_encode_lets_other_threads_run(tokenizer: Tokenizer) -> None:
-    """Ticks of another thread during one long encode; a held GIL would allow none."""
+    """Ticks of another thread during one long encode; a held GIL would allow none, ever."""
     text = "오늘은 날씨가 맑고 바람이 분다. " * 20_000
     ticks: list[float] = []
     ended = threading.Event()
@@ -441,11 +441,16 @@ def test_encode_lets_other_threads_run(tokenizer: Tokenizer) -> None:
         while not ended.wait(0.001):
             ticks.append(time.perf_counter())
 
+    def has_let_run() -> bool:
+        start = time.perf_counter()
+        tokenizer._encode_plain(text)
+        end = time.perf_counter()
+        return sum(start < moment < end for moment in ticks) >= 3
+
     ticker = threading.Thread(target=tick)
     ticker.start()
-    start = time.perf_counter()
-    tokenizer._encode_plain(text)
-    end = time.perf_counter()
-    ended.set()
-    ticker.join()
-    assert sum(start < moment < end for moment in ticks) >= 3
+    try:
+        assert any(has_let_run() for _ in range(20))
+    finally:
+        ended.set()
+        ticker.join()
