@@ -8,7 +8,7 @@ REPORTS := build/reports
 FULL_SIZE := build/compare/kobart-base-random-int8
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all chaos soak check format benchmark reports gpu clean
+.PHONY: help demo test test-all chaos soak speed check format benchmark reports gpu clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -24,16 +24,19 @@ define run_tests_but
 endef
 
 test: check  ## lint, types and all tests but the slow ones
-	$(call run_tests_but,slow or chaos or soak)
+	$(call run_tests_but,slow or chaos or soak or speed)
 
-test-all: check  ## every test but chaos and soak
-	$(call run_tests_but,chaos or soak)
+test-all: check  ## every test but chaos, soak and speed
+	$(call run_tests_but,chaos or soak or speed)
 
 chaos: $(INSTALLED)  ## kills, cuts and cancellations by the hundred, on the real server
 	$(BIN)/python -m pytest -m chaos
 
 soak: $(INSTALLED)  ## 20,000 requests: no memory, thread or file is lost
 	$(BIN)/python -m pytest -m soak
+
+speed: $(INSTALLED)  ## what is promised in seconds, on a machine that does nothing else
+	$(BIN)/python -m pytest -m speed
 
 check: $(INSTALLED)
 	$(BIN)/ruff check

@@ -55,7 +55,6 @@ def test_the_committed_measurements_keep_what_is_promised(cell: Cell) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("cell", PROMISED, ids=lambda cell: cell.name)
 def test_what_is_promised_is_kept(cell: Cell, tmp_path: Path) -> None:
     whole, row = run_cell(Cell(), tmp_path), run_cell(cell, tmp_path)

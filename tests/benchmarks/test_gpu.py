@@ -106,7 +106,6 @@ def test_every_row_is_told(model: Model, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("double")
 def test_kobart_mini_passes_its_gates_in_every_variant(tmp_path: Path) -> None:
     lines = Path(MINI.documents).read_text(encoding="utf-8").splitlines()

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from kobart_runtime.model_config import (
     verify_artefacts,
 )
 from kobart_runtime.settings import GenerationSettings, Limits
+from tests.patience import PATIENCE_S
 
 MakeCheckpoint = Callable[..., Path]
 ARTEFACTS = ["encoder.onnx", "decoder.onnx", "tokenizer.json"]
@@ -277,7 +277,7 @@ def run(command: str, arguments: list[str], folder: Path) -> subprocess.Complete
     return subprocess.run(
         [*COMMANDS[command], *arguments],
         cwd=folder, env=environment(command),
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
@@ -296,6 +296,21 @@ def test_errors_of_the_command_have_no_traceback(command: str, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+# The command, whose decoder is never exported.
+ENDLESS_BUILD = """
+import sys, time
+from builders import pipeline
+from builders.build_all import main
+
+def never(*_):
+    print("half built", flush=True)
+    time.sleep(1e6)
+
+pipeline.export_decoder = never
+sys.exit(main())
+"""
+
+
 @pytest.mark.parametrize(
     ("sent", "exit_code", "left"), [(signal.SIGKILL, -9, 1), (signal.SIGINT, 130, 0)]
 )
@@ -304,28 +319,24 @@ def test_a_stopped_build_leaves_nothing_that_looks_like_one(
 ) -> None:
     arguments = ["--checkpoint", str(checkpoint), "--output", str(tmp_path / "build")]
     process = subprocess.Popen(
-        [*COMMANDS["console script"], *arguments],
+        [sys.executable, "-c", ENDLESS_BUILD, *arguments],
         env=environment("console script"),
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
+    assert process.stdout
     try:
-        _wait_for(lambda: any(tmp_path.glob(".build.*.tmp/kobart/1")), process)
+        assert any(line.endswith("half built\n") for line in process.stdout)
+        assert any(tmp_path.glob(".build.*.tmp/kobart/1/encoder.onnx"))
         process.send_signal(sent)
-        assert process.wait(timeout=60) == exit_code
+        assert process.wait(PATIENCE_S) == exit_code
     finally:
         process.kill()
+        process.stdout.close()
     remains = list(tmp_path.iterdir())
     assert len(remains) == left
     assert all(path.name.startswith(".") for path in remains)
 
     assert main(arguments) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["build"]
-
-
-def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, "the build ended before it could be stopped"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

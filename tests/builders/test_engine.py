@@ -179,7 +179,6 @@ print(builders.engine.DEFAULT_WORKSPACE_BYTES)
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from builders.gpu_sampler import GpuSampler
 from builders.optimizer import TensorRTOptimizer
 from kobart_runtime.errors import BuildError, ConfigError
 from kobart_runtime.settings import GenerationSettings
+from tests.patience import wait_until
 from tests.tensorrt_double.install import installed
 from tests.tensorrt_double.plan import Plan
 from tests.tensorrt_double.plans import tiny_model
@@ -155,11 +155,12 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str
 
 
 def test_a_gpu_is_sampled_while_something_runs(nvidia_smi: Callable[[str], None]) -> None:
-    nvidia_smi("echo '99, 9999'; for u in 10 20 30 40 50 60; do sleep 0.05; echo $u, 1000; done")
+    rise = "for u in 10 20 30 40 50 60; do sleep 0.02; echo $u, 1000; done"
+    nvidia_smi(f"echo '99, 9999'; while true; do {rise}; done")
     with GpuSampler() as sampler:
-        time.sleep(0.12)
+        wait_until(lambda: sampler.samples)
     seen = [utilization for utilization, _ in sampler.samples]
-    assert 1 <= len(seen) <= 6
+    assert seen
     assert 99 not in seen, "what was before is left out"
     assert sampler.figures() == {
         "gpu_utilization": sum(seen) / len(seen),
@@ -194,7 +195,7 @@ def test_settings_are_saved_and_loaded(tmp_path: Path) -> None:
     door.save_config(path)
     saved = json.loads(path.read_text(encoding="utf-8"))
     assert saved["tensorrt_available"] == door.tensorrt_available
-    assert saved["versions"]["torch"] == torch.__version__
+    assert torch.__version__.startswith(saved["versions"]["torch"])  # less "+cu130"
     other = TensorRTOptimizer()
     other.load_config(path)
     assert (other.precision, other.workspace_size, other.max_batch_size) == ("fp32", 1 << 20, 3)

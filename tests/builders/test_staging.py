@@ -26,7 +26,7 @@ def fail(output: Path, error: BaseException) -> None:
 
 def dead_pid() -> int:
     process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait(timeout=60)
+    process.wait()
     return process.pid
 
 

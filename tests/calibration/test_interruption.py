@@ -5,37 +5,43 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MINI_CHECKPOINT, REPOSITORY
+from tests.patience import PATIENCE_S
 
-WAIT_S = 60.0
+# The command, whose second batch never comes.
+PROGRAM = """
+import sys, time
+from calibration import calibrator
+from calibration.__main__ import main
+
+all_feeds = calibrator.encoder_feeds
+
+def one_feed(documents):
+    yield next(iter(all_feeds(documents)))
+    print("busy", flush=True)
+    time.sleep(1e6)
+
+calibrator.encoder_feeds = one_feed
+sys.exit(main())
+"""
 
 
 @pytest.fixture
 def calibrating(mini_build: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A calibration on all dev documents that has opened its graphs, and takes seconds more."""
-    command = [sys.executable, "-m", "calibration", str(mini_build)]
+    """A calibration in its midst: a batch has run."""
+    command = [sys.executable, "-c", PROGRAM, str(mini_build)]
     command += ["--data", str(MINI_CHECKPOINT / "dev.jsonl"), "--output", str(tmp_path / "s.json")]
-    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
-        _wait_until_busy(process)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "busy\n"
         yield process
         process.kill()
-
-
-def _wait_until_busy(process: subprocess.Popen[str]) -> None:
-    """Until ONNX Runtime is loaded, and a moment more, in which batches begin to run."""
-    deadline = time.monotonic() + WAIT_S
-    maps = Path(f"/proc/{process.pid}/maps")
-    while "onnxruntime_pybind11" not in maps.read_text():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(1.5)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +65,7 @@ def test_nothing_is_half_written(
         output.write_text(before, encoding="utf-8")
     built = sorted(mini_build.rglob("*"))
     calibrating.send_signal(number)
-    _, error = calibrating.communicate(timeout=WAIT_S)
+    _, error = calibrating.communicate(timeout=PATIENCE_S)
     assert calibrating.returncode == status
     assert error.endswith(told)
     assert "Traceback" not in error

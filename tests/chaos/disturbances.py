@@ -25,7 +25,7 @@ from tests.triton.grpc_stream import infer_request, stream
 
 TEXT = "회의는 내일 오후 두 시로 미루기로 했다."
 HTTP_LIMIT_US = 1_500_000  # a dropped HTTP request is noticed by nobody: time ends it
-PATIENCE_S = 0.8  # nobody stays longer
+LONGEST_STAY_S = 0.8  # nobody stays longer
 
 Leave = Callable[[TritonServer, random.Random], None]
 
@@ -43,7 +43,7 @@ def random_settings(rng: random.Random) -> dict[str, Any]:
 def cancel_the_call(server: TritonServer, rng: random.Random) -> None:
     values = {"text_input": TEXT, "stream": rng.random() < 0.5, **random_settings(rng)}
     with stream(server.grpc_url, infer_request(values)):
-        time.sleep(rng.uniform(0.0, PATIENCE_S))
+        time.sleep(rng.uniform(0.0, LONGEST_STAY_S))
 
 
 def leave_the_stream(server: TritonServer, rng: random.Random) -> None:
@@ -62,7 +62,7 @@ def cut_the_connection(server: TritonServer, rng: random.Random) -> None:
     proxy = CutProxy(int(server.grpc_url.rpartition(":")[2]))
     values = {"text_input": TEXT, "stream": rng.random() < 0.5, **random_settings(rng)}
     with contextlib.suppress(grpc.RpcError), stream(proxy.url, infer_request(values)) as call:
-        time.sleep(rng.uniform(0.05, PATIENCE_S))
+        time.sleep(rng.uniform(0.05, LONGEST_STAY_S))
         proxy.cut()
         list(call)
 
@@ -74,7 +74,7 @@ def drop_http(server: TritonServer, rng: random.Random) -> None:
     port = int(server.http_url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(head.encode() + b"\r\n\r\n" + body)
-        time.sleep(rng.uniform(0.0, PATIENCE_S))
+        time.sleep(rng.uniform(0.0, LONGEST_STAY_S))
 
 
 _MANY_CALLS = """
@@ -94,7 +94,7 @@ def kill_the_client(server: TritonServer, rng: random.Random, num_requests: int)
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
-        time.sleep(rng.uniform(0.1, PATIENCE_S))
+        time.sleep(rng.uniform(0.1, LONGEST_STAY_S))
         process.send_signal(signal.SIGKILL)
 
 

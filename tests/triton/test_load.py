@@ -1,10 +1,13 @@
-"""Two load generators that share no code must tell the same of one server."""
+"""Two load generators that share no code put the same load on one server.
+
+That they tell the same of its speed is in test_speed.py.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
@@ -13,23 +16,23 @@ from client.perf.driver import PerfAnalyzerDriver
 from client.perf.input_data import perf_input, write_json
 from client.perf.load_generator import LoadGenerator
 from client.perf.options import DISTRIBUTIONS, Concurrency, RequestRate
-from client.perf.records import figures
+from client.perf.records import RequestRecord, figures
 from client.perf_analyzer import PerfAnalyzerError, find_perf_analyzer
 from kobart_runtime.settings import GenerationSettings
 from server.supervisor import TritonServer
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.triton
 
+NUM_TOKENS = 32
 # Summaries of one length for all: what is compared is the measuring, not the luck of the draw.
 # And of many beams: the generators share two cores with the server, and its work must outweigh
 # theirs, or the one in Python slows what it measures (greedy, by 9 %).
 SETTINGS = GenerationSettings(
-    num_beams=8, max_new_tokens=32, min_new_tokens=32, no_repeat_ngram_size=0
+    num_beams=8, max_new_tokens=NUM_TOKENS, min_new_tokens=NUM_TOKENS, no_repeat_ngram_size=0
 )
 CONCURRENCY = 4
-NUM_REQUESTS = 80
-TOLERANCE = 0.10
-ATTEMPTS = 6
+NUM_REQUESTS = 24
 UNANSWERABLE = "127.0.0.1:9"
 
 
@@ -55,53 +58,44 @@ def perf_analyzer(triton: TritonServer, documents: list[str], tmp_path: Path) ->
 def asyncio_load(triton: TritonServer, documents: list[str]) -> LoadGenerator:
     settings = dict(vars(SETTINGS))
     return LoadGenerator(
-        url=triton.grpc_url, model="kobart", documents=documents, settings=settings
+        url=triton.grpc_url,
+        model="kobart",
+        documents=documents,
+        settings=settings,
+        timeout_s=PATIENCE_S,
     )
 
 
-def agree(first: Callable[[], float], second: Callable[[], float]) -> tuple[float, float]:
-    """Medians of some rounds, in turns; further rounds as long as they do not agree."""
-    values: tuple[list[float], list[float]] = ([], [])
-    for _ in range(ATTEMPTS):
-        values[0].append(first())
-        values[1].append(second())
-        a, b = map(statistics.median, values)
-        if abs(a - b) <= TOLERANCE * b:
-            break
-    return a, b
+def most_in_flight(records: Sequence[RequestRecord]) -> int:
+    """The most requests that were on their way at one moment."""
+    starts = [(record.start_s, 1) for record in records]
+    ends = [(record.chunks[-1].time_s, -1) for record in records]
+    return max(accumulate(step for _, step in sorted(starts + ends)))
 
 
-def test_both_measure_the_same_throughput(
+def test_both_keep_as_many_in_flight_as_asked_for(
     perf_analyzer: PerfAnalyzerDriver, asyncio_load: LoadGenerator
 ) -> None:
-    def run(driver: PerfAnalyzerDriver | LoadGenerator) -> float:
-        records = driver.measure(
-            Concurrency(CONCURRENCY), num_requests=NUM_REQUESTS, num_warmup=CONCURRENCY
-        )
+    for driver in (perf_analyzer, asyncio_load):
+        records = driver.measure(Concurrency(CONCURRENCY), num_requests=NUM_REQUESTS, num_warmup=0)
         assert len(records) == NUM_REQUESTS
+        assert most_in_flight(records) == CONCURRENCY
         found = figures(records)
         assert found.num_failed == 0
-        assert found.output_tokens_per_s == pytest.approx(32 * found.requests_per_s)
-        # Little's law: what is in flight is the rate times the time in flight.
-        in_flight = found.requests_per_s * found.latency_ms["avg"] / 1000
-        assert in_flight == pytest.approx(CONCURRENCY, rel=0.25)
-        return found.requests_per_s
-
-    theirs, ours = agree(lambda: run(perf_analyzer), lambda: run(asyncio_load))
-    assert theirs == pytest.approx(ours, rel=TOLERANCE)
+        assert found.output_tokens_per_s == pytest.approx(NUM_TOKENS * found.requests_per_s)
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-def test_both_hold_a_request_rate(
+def test_both_send_at_a_rate_and_wait_for_no_answer(
     perf_analyzer: PerfAnalyzerDriver, asyncio_load: LoadGenerator, distribution: str
 ) -> None:
-    load = RequestRate(6.0, distribution=distribution)
+    """A server that has not answered the first one is sent the next."""
+    load = RequestRate(20.0, distribution=distribution)
     for driver in (perf_analyzer, asyncio_load):
         records = driver.measure(load, num_requests=20, num_warmup=0)
-        starts = [record.start_s for record in records]
-        # The last pause lies behind the last request: a Poisson schedule may make it long.
-        assert 19 / (max(starts) - min(starts)) == pytest.approx(6.0, rel=0.25)
+        assert len(records) == 20
         assert figures(records, is_rate=True).num_failed == 0
+        assert most_in_flight(records) > 1
 
 
 def test_no_server_is_one_clear_error(

@@ -16,6 +16,7 @@ from client.perf.options import (
 )
 from client.perf_analyzer import PerfAnalyzerError, find_perf_analyzer
 from kobart_runtime.errors import ConfigError
+from tests.patience import PATIENCE_S
 
 PLAIN = PerfOptions(
     model="kobart",
@@ -76,7 +77,7 @@ def test_perf_analyzer_knows_every_option(
         profile=tmp_path / "profile.json",
     )
     with pytest.raises(PerfAnalyzerError, match=r"(?i)connect"):
-        find_perf_analyzer().run(options.argv(), timeout_s=30)
+        find_perf_analyzer().run(options.argv(), timeout_s=PATIENCE_S)
 
 
 @pytest.mark.parametrize(
