@@ -8,6 +8,7 @@ carries under a name that the linker does not look for.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import importlib.metadata
 import os
 import re
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,6 +29,7 @@ _CUDART = "libcudart.so.12"
 _B64 = "libb64.so.0d"
 _PLACEHOLDER = ("perf-analyzer", "0.1.0")  # on PyPI; holds no program
 _IN_SDK_CONTAINER = Path("/workspace/install/bin") / _BINARY  # of older Triton SDK images
+_SHARED_MEMORY = Path("/dev/shm")
 _PROBE_TIMEOUT_S = 30.0
 _POLL_S = 0.25
 _BLAME = re.compile(r"error|fail|invalid|unrecognized", re.IGNORECASE)
@@ -63,10 +66,14 @@ class PerfAnalyzer:
             check: Called a few times a second; what it raises ends the run. perf_analyzer waits
                 for ever for the answers of a server that died.
 
+        With `--shared-memory` it runs alone: others of this user wait for its end.
+
         Raises:
             PerfAnalyzerError: It ended with an error, or not within `timeout_s`.
         """
-        done = _run(self.command(args), self.env, timeout_s, check)
+        shares_memory = any(each.startswith("--shared-memory") for each in args)
+        with _alone() if shares_memory else nullcontext():
+            done = _run(self.command(args), self.env, timeout_s, check)
         if done.returncode != 0:
             raise PerfAnalyzerError(
                 f"{_BINARY} ended with status {done.returncode}: {_last_words(done)}"
@@ -194,6 +201,14 @@ def _run(
         finally:
             process.kill()
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """perf_analyzer names its files in /dev/shm after tensors: two at once take each other's."""
+    with (_SHARED_MEMORY / f"kobart-perf-analyzer-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it, however this process ends
+        yield
 
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import socket
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from kobart_runtime.errors import ConfigError
 _ANY_INTERFACE = "0.0.0.0"
 _LOOPBACK = "127.0.0.1"
 _CONNECT_S = 2.0  # to a port of this machine
+_kept: list[socket.socket] = []  # a port is free for others once its socket is closed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +93,17 @@ class Endpoints:
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct ports of the loopback interface that nobody uses at this moment."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((_LOOPBACK, 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Distinct ports of the loopback interface; nobody else is given them while this process lives.
+
+    Each stays bound to a socket that does not listen. SO_REUSEADDR, which Triton sets too, lets a
+    server have it nevertheless; set after binding, it does not share a port that is in use.
+    """
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind((_LOOPBACK, 0))
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _kept.extend(sockets)
+    return [one.getsockname()[1] for one in sockets]
 
 
 def _accepts(host: str, port: int) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,17 @@ def test_what_the_check_raises_ends_the_run() -> None:
             sleeper.run([str(PATIENCE_S)], timeout_s=PATIENCE_S, check=server_died)
         with pytest.raises(PerfAnalyzerError, match=r"did not end within 0\.1 s"):
             sleeper.run([str(PATIENCE_S)], timeout_s=0.1)
+
+
+def test_with_shared_memory_it_runs_alone(tmp_path: Path) -> None:
+    log, program = tmp_path / "log", tmp_path / "program"
+    program.write_text(f"#!/bin/sh\necho begins >> {log}; sleep 0.3; echo ends >> {log}\n")
+    program.chmod(0o755)
+    analyzer = PerfAnalyzer(path=program, env={}, version="")
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(analyzer.run, ["--shared-memory=system"], PATIENCE_S) for _ in range(3)]
+    assert all(run.result().returncode == 0 for run in runs)
+    assert log.read_text().split() == ["begins", "ends"] * 3
 
 
 def test_without_any_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,17 @@ def test_impossible_endpoints_are_refused(settings: dict[str, object], message: 
 
 def test_free_ports_differ() -> None:
     assert len(set(free_ports(20))) == 20
+
+
+def test_a_free_port_is_for_the_server_it_was_asked_for() -> None:
+    """Whoever runs beside it, and asks for a port before the server has started, gets another."""
+    (port,) = free_ports(1)
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    Endpoints(http_port=port).require_free()
+    socket.create_server(("127.0.0.1", port)).close()
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def test_out_of_time_in_the_queue(narrow: TritonServer) -> None:
 
 
 def test_out_of_time_in_the_midst_of_a_stream(narrow: TritonServer) -> None:
-    timeout_us, chunks = TIMEOUT_US // 10, []
+    timeout_us = TIMEOUT_US // 10
+    chunks: list[RawResponse] = []
     while not chunks:  # more time, until it is enough for the first of 1,000 tokens
         timeout_us *= 10
         request = long_request({"timeout": timeout_us}, stream=True, num_beams=1)
