@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kobart_like import SENTENCES, write_tokenizer
 from tests.patience import PATIENCE_S
 from tests.server.served import Served
 
@@ -66,9 +67,20 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         yield start
 
 
-@pytest.fixture(scope="session")
-def real_tokenizer() -> Path:
-    """The folder of KoBART's own tokenizer."""
+@pytest.fixture(scope="session", params=["kobart-like", "kobart"])
+def kobart_tokenizer(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of a tokenizer that is built as KoBART's, and of KoBART's own where it is."""
+    return tokenizer_folder(request.param, tmp_path_factory)
+
+
+def tokenizer_folder(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `kobart-mini`, `kobart-like` or `kobart`; without the last the test skips."""
+    if kind == "kobart-mini":
+        return MINI_CHECKPOINT
+    if kind == "kobart-like":
+        return write_tokenizer(tmp_path_factory.mktemp("kobart") / "like", MINI_CHECKPOINT)
     folder = SHARED / "kobart_tokenizer"
     if not (folder / "tokenizer.json").exists():
         pytest.skip(f"KoBART's tokenizer is not at {folder}")
@@ -76,16 +88,17 @@ def real_tokenizer() -> Path:
 
 
 @pytest.fixture(scope="session")
+def sentences(dialogues: list[str]) -> list[str]:
+    """Our own sentences, then those of KLUE-NLI where they are, then lines of dialogues."""
+    lines = [line for dialogue in dialogues for line in dialogue.splitlines()]
+    return list(dict.fromkeys([*SENTENCES, *klue_sentences(), *lines]))
+
+
 def klue_sentences() -> list[str]:
-    """Real Korean sentences of KLUE-NLI."""
+    """Premises and hypotheses of KLUE-NLI; none where the file is not."""
     path = SHARED / "klue" / "klue-nli-v1.1_dev.json"
     if not path.exists():
-        pytest.skip(f"KLUE-NLI is not at {path}")
-    return read_klue(path)
-
-
-def read_klue(path: Path) -> list[str]:
-    """Premises and hypotheses of a KLUE-NLI file."""
+        return []
     pairs = json.loads(path.read_text(encoding="utf-8"))
     return [pair[key] for pair in pairs for key in ("premise", "hypothesis")]
 

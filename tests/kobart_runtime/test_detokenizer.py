@@ -1,7 +1,6 @@
 """Joined pieces equal the unary answer, and no piece ends inside what a reader sees as one."""
 
 import itertools
-import json
 import random
 import time
 import unicodedata
@@ -19,11 +18,8 @@ from tokenizers import decoders, models, pre_tokenizers
 from kobart_runtime.detokenizer import StreamingDetokenizer, _is_joined
 from kobart_runtime.model_config import TokenIds, TokenizerConfig
 from kobart_runtime.tokenizer import Tokenizer
+from tests.conftest import tokenizer_folder
 
-REPOSITORY = Path(__file__).parents[2]
-KOBART = REPOSITORY.parent / "shared" / "kobart_tokenizer"
-KOBART_MINI = REPOSITORY / "assets" / "kobart-mini"
-KLUE = REPOSITORY.parent / "shared" / "klue" / "klue-nli-v1.1_dev.json"
 NAMED = ["<s>", "</s>", "<usr>", "<pad>", "<sys>", "<unk>", "<mask>"]
 # What clusters are made of, so that random ids hit every rule.
 PARTS = [
@@ -36,12 +32,6 @@ PARTS = [
 def load(path: Path, kind: type[Tokenizer] = Tokenizer) -> Tokenizer:
     ids = TokenIds(bos=0, eos=(1,), pad=3, decoder_start=2)
     return kind(path, TokenizerConfig(), ids, max_source_length=100_000, vocab_size=40_000)
-
-
-def require(path: Path) -> Path:
-    if not path.exists():
-        pytest.skip(f"{path} is absent")
-    return path
 
 
 def write(path: Path, tokens: Sequence[str], decoder: Any, **options: Any) -> Path:
@@ -72,10 +62,9 @@ def write_kind(kind: str, path: Path) -> Path:
     return write(path, [*alphabet, "the", "Ġof", "ê°", "Ģê"], decoders.ByteLevel())
 
 
-@pytest.fixture(scope="module", params=["kobart", "kobart-mini"])
-def trained(request: pytest.FixtureRequest) -> Tokenizer:
-    folder = {"kobart": KOBART, "kobart-mini": KOBART_MINI}[request.param]
-    return load(require(folder / "tokenizer.json"))
+@pytest.fixture(scope="module", params=["kobart-like", "kobart", "kobart-mini"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return load(tokenizer_folder(request.param, tmp_path_factory) / "tokenizer.json")
 
 
 @pytest.fixture(scope="module", params=["clusters", "byte_fallback"])
@@ -179,9 +168,8 @@ def test_any_chunks_of_any_ids(data: st.DataObject, made: Tokenizer) -> None:
     check_pieces(made, data.draw(st.lists(st.lists(ids, max_size=4), max_size=12)))
 
 
-def test_klue_sentences(trained: Tokenizer) -> None:
-    rows = json.loads(require(KLUE).read_text(encoding="utf-8"))
-    for text in sorted({row["premise"] for row in rows})[:500]:
+def test_sentences(trained: Tokenizer, sentences: list[str]) -> None:
+    for text in sentences[:500]:
         ids = trained.encode(text).input_ids.tolist()
         assert "".join(stream(trained, one_by_one(ids))) == trained.decode(ids)
 

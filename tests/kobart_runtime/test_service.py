@@ -35,23 +35,12 @@ from tests.fakes import RecordingSink, ScriptedModel, ScriptedRunner, scripted_c
 from tests.patience import PATIENCE_S, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TOKENIZERS = (
-    REPOSITORY / "assets" / "kobart-mini" / "tokenizer.json",
-    REPOSITORY.parent / "shared" / "kobart_tokenizer" / "tokenizer.json",
-)
+TOKENIZER = REPOSITORY / "assets" / "kobart-mini" / "tokenizer.json"
 IDS = TokenIds(bos=0, eos=(1,), pad=3, decoder_start=2, forced_eos=1)
 DEFAULTS = GenerationSettings(num_beams=2, max_new_tokens=12, no_repeat_ngram_size=2)
 TEXT = "오늘 저녁에 같이 밥 먹을래? 좋아, 일곱 시에 만나자.".encode()
 
 NewService = Callable[..., SummarizationService]
-
-
-@pytest.fixture(scope="module")
-def tokenizer_path() -> Path:
-    path = next((path for path in TOKENIZERS if path.exists()), None)
-    if path is None:
-        pytest.skip(f"no tokenizer at {' or '.join(map(str, TOKENIZERS))}")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +54,14 @@ def runner(model: ScriptedModel) -> ScriptedRunner:
 
 
 @pytest.fixture
-def new_service(tokenizer_path: Path, runner: ScriptedRunner) -> Iterator[NewService]:
+def new_service(runner: ScriptedRunner) -> Iterator[NewService]:
     """Opens services; when the test ends they must close, balanced and without a thread left."""
     services: list[SummarizationService] = []
 
     def new(**limits: Any) -> SummarizationService:
         config = scripted_config(runner, IDS, DEFAULTS, **limits)
         tokenizer = Tokenizer(
-            tokenizer_path,
+            TOKENIZER,
             TokenizerConfig(),
             IDS,
             max_source_length=config.limits.max_source_length,

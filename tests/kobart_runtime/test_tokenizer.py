@@ -19,11 +19,8 @@ from transformers import AutoTokenizer
 from kobart_runtime.errors import BuildError, CheckpointError, InvalidArgumentError
 from kobart_runtime.model_config import TokenIds, TokenizerConfig
 from kobart_runtime.tokenizer import Tokenizer
+from tests.conftest import MINI_CHECKPOINT, tokenizer_folder
 
-REPOSITORY = Path(__file__).parents[2]
-KOBART = REPOSITORY.parent / "shared" / "kobart_tokenizer"
-KOBART_MINI = REPOSITORY / "assets" / "kobart-mini"
-KLUE = REPOSITORY.parent / "shared" / "klue" / "klue-nli-v1.1_dev.json"
 IDS = TokenIds(bos=0, eos=(1,), pad=3, decoder_start=2, forced_eos=2)
 UNK = 5
 NAMED = ["<s>", "</s>", "<usr>", "<pad>", "<sys>", "<unk>", "<mask>"]
@@ -61,15 +58,9 @@ def load(path: Path, **changes: Any) -> Tokenizer:
     return Tokenizer(path / "tokenizer.json", **arguments)
 
 
-def require(path: Path) -> Path:
-    if not path.exists():
-        pytest.skip(f"{path} is absent")
-    return path
-
-
-@pytest.fixture(scope="module", params=[KOBART, KOBART_MINI], ids=["kobart", "kobart-mini"])
-def checkpoint(request: pytest.FixtureRequest) -> Path:
-    return require(request.param)
+@pytest.fixture(scope="module", params=["kobart-like", "kobart", "kobart-mini"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tokenizer_folder(request.param, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +78,7 @@ def change(tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], object]], Pat
     """Writes kobart-mini's tokenizer with a change; returns the folder."""
 
     def write(edit: Callable[[dict[str, Any]], object]) -> Path:
-        source = require(KOBART_MINI) / "tokenizer.json"
+        source = MINI_CHECKPOINT / "tokenizer.json"
         definition = json.loads(source.read_text(encoding="utf-8"))
         edit(definition)
         (tmp_path / "tokenizer.json").write_text(json.dumps(definition), encoding="utf-8")
@@ -100,7 +91,7 @@ def change(tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], object]], Pat
 def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tokenizer as fine-tunes have it: more added tokens, control ones among them."""
     path = tmp_path_factory.mktemp("fine_tuned")
-    backend = Backend.from_file(str(require(KOBART_MINI) / "tokenizer.json"))
+    backend = Backend.from_file(str(MINI_CHECKPOINT / "tokenizer.json"))
     backend.add_special_tokens(["<unused100>", "#Speaker1#", "[EOS]", "#CarNumber#"])
     backend.add_tokens([AddedToken("<sep>", normalized=True), AddedToken("<unused101>")])
     backend.enable_truncation(4)
@@ -111,11 +102,6 @@ def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def id_of(path: Path, token: str) -> int:
     return int(Backend.from_file(str(path / "tokenizer.json")).get_vocab()[token])
-
-
-def klue_sentences() -> list[str]:
-    rows = json.loads(require(KLUE).read_text(encoding="utf-8"))
-    return sorted({row[field] for row in rows for field in ("premise", "hypothesis")})
 
 
 def as_lf(text: str) -> str:
@@ -141,8 +127,9 @@ def test_ids_and_text_equal_transformers(text: str, tokenizer: Tokenizer, refere
     assert tokenizer.decode(ids) == without_control(reference, ids)
 
 
-def test_every_klue_sentence_equals_transformers(tokenizer: Tokenizer, reference: Any) -> None:
-    sentences = klue_sentences()
+def test_every_sentence_equals_transformers(
+    tokenizer: Tokenizer, reference: Any, sentences: list[str]
+) -> None:
     expected = reference(sentences)["input_ids"]
     assert [tokenizer.encode(text).input_ids.tolist() for text in sentences] == expected
     assert [tokenizer.decode(ids) for ids in expected] == [
@@ -151,9 +138,10 @@ def test_every_klue_sentence_equals_transformers(tokenizer: Tokenizer, reference
 
 
 def test_a_document_of_100k_characters_equals_transformers(
-    tokenizer: Tokenizer, reference: Any
+    tokenizer: Tokenizer, reference: Any, sentences: list[str]
 ) -> None:
-    text = "\n".join(klue_sentences())[:100_000]
+    text = ("\n".join(sentences) * 20)[:100_000]
+    assert len(text) == 100_000
     assert tokenizer.encode(text).input_ids.tolist() == reference(text)["input_ids"]
 
 
@@ -269,7 +257,7 @@ def test_output_drops_control_and_unknown_ids_and_keeps_emoji(tokenizer: Tokeniz
 
 @pytest.mark.parametrize(("add_bos", "add_eos"), [(False, False), (True, False), (True, True)])
 def test_truncation_equals_transformers_with_a_template(add_bos: bool, add_eos: bool) -> None:
-    checkpoint = require(KOBART_MINI)
+    checkpoint = MINI_CHECKPOINT
     reference = AutoTokenizer.from_pretrained(checkpoint)
     template = ("<s> " if add_bos else "") + "$A" + (" </s>" if add_eos else "")
     reference.backend_tokenizer.post_processor = processors.TemplateProcessing(

@@ -23,7 +23,7 @@ from builders.special_ids import IdOverrides
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
 from kobart_runtime.settings import GenerationSettings
 from kobart_runtime.tokenizer import Tokenizer
-from tests.conftest import MINI_CHECKPOINT, SHARED, read_klue
+from tests.conftest import MINI_CHECKPOINT, SHARED
 from tests.parity.checkpoints import DEEP_DECODER, USR_START, SeededCheckpoint
 from tests.parity.oracle import Oracle
 
@@ -118,15 +118,12 @@ def test_line_ends_give_what_generate_gives_for_lf(
 
 
 @pytest.fixture(scope="module")
-def texts(dialogues: list[str]) -> list[str]:
-    """Dialogues and, where they are at hand, real Korean sentences joined to many lengths."""
+def texts(dialogues: list[str], sentences: list[str]) -> list[str]:
+    """Dialogues, and other sentences joined to many lengths."""
     rng = random.Random(3)
-    joined = list(dialogues)
-    path = SHARED / "klue" / "klue-nli-v1.1_dev.json"
-    if path.exists():
-        sentences = read_klue(path)
-        joined += [" ".join(rng.sample(sentences, count)) for count in (1, 1, 2, 5, 12, 30, 70, 90)]
-    return [*joined, "네", "\n".join(rng.sample(dialogues, 8))]
+    counts = (1, 1, 2, 5, 12, 30, 70, 90)
+    joined = [" ".join(rng.sample(sentences, count)) for count in counts]
+    return [*dialogues, *joined, "네", "\n".join(rng.sample(dialogues, 8))]
 
 
 def _checkpoint(name: str, folder: Path) -> Path:

@@ -62,8 +62,8 @@ def streams_that_equal_unary(
         return list(pool.map(run, range(len(texts)), texts))
 
 
-def test_klue_sentences(client: KobartClient, klue_sentences: list[str]) -> None:
-    streams_that_equal_unary(client, klue_sentences[:500], max_new_tokens=10)
+def test_sentences(client: KobartClient, sentences: list[str]) -> None:
+    streams_that_equal_unary(client, sentences[:500], max_new_tokens=10)
 
 
 def test_mixed_scripts(client: KobartClient) -> None:
@@ -79,15 +79,16 @@ def rare_ids(folder: Path) -> list[int]:
 
 @pytest.fixture(scope="module")
 def random_words(
-    real_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
+    kobart_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[KobartClient]:
-    """KoBART's own tokenizer under random weights: any token may follow any other, odd ones too."""
+    """KoBART's tokenizer under random weights: any token may follow any other, odd ones too."""
     checkpoint = tmp_path_factory.mktemp("random") / "checkpoint"
-    shutil.copytree(real_tokenizer, checkpoint)
+    shutil.copytree(kobart_tokenizer, checkpoint)
+    vocab_size = Tokenizer.from_file(str(checkpoint / "tokenizer.json")).get_vocab_size()
     torch.manual_seed(3)
     model = BartForConditionalGeneration(
         BartConfig(
-            vocab_size=30000,
+            vocab_size=vocab_size,
             d_model=16,
             encoder_layers=1,
             decoder_layers=1,
@@ -116,8 +117,8 @@ def random_words(
         yield client
 
 
-def test_any_token_after_any_other(random_words: KobartClient, klue_sentences: list[str]) -> None:
-    texts = [*MIXED_SCRIPTS, *klue_sentences[:40]]
+def test_any_token_after_any_other(random_words: KobartClient, sentences: list[str]) -> None:
+    texts = [*MIXED_SCRIPTS, *sentences[:40]]
     settings = {"no_repeat_ngram_size": 1, "min_new_tokens": 48, "max_new_tokens": 48}
     written = "".join(streams_that_equal_unary(random_words, texts, **settings))
     for kind in (r"[\u1100-\u115f]", r"[\u1160-\u11a7]", r"\p{M}", r"\p{Emoji_Presentation}"):
