@@ -67,7 +67,10 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
         yield start
 
 
-@pytest.fixture(scope="session", params=["kobart-like", "kobart"])
+KOBART_KINDS = ["kobart-like", *(["kobart"] if (SHARED / "kobart_tokenizer").is_dir() else [])]
+
+
+@pytest.fixture(scope="session", params=KOBART_KINDS)
 def kobart_tokenizer(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -76,7 +79,7 @@ def kobart_tokenizer(
 
 
 def tokenizer_folder(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of `kobart-mini`, `kobart-like` or `kobart`; without the last the test skips."""
+    """The folder of `kobart-mini`, `kobart-like`, or `kobart` where it is."""
     if kind == "kobart-mini":
         return MINI_CHECKPOINT
     if kind == "kobart-like":

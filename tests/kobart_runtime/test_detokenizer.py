@@ -18,7 +18,7 @@ from tokenizers import decoders, models, pre_tokenizers
 from kobart_runtime.detokenizer import StreamingDetokenizer, _is_joined
 from kobart_runtime.model_config import TokenIds, TokenizerConfig
 from kobart_runtime.tokenizer import Tokenizer
-from tests.conftest import tokenizer_folder
+from tests.conftest import KOBART_KINDS, tokenizer_folder
 
 NAMED = ["<s>", "</s>", "<usr>", "<pad>", "<sys>", "<unk>", "<mask>"]
 # What clusters are made of, so that random ids hit every rule.
@@ -62,7 +62,7 @@ def write_kind(kind: str, path: Path) -> Path:
     return write(path, [*alphabet, "the", "Ġof", "ê°", "Ģê"], decoders.ByteLevel())
 
 
-@pytest.fixture(scope="module", params=["kobart-like", "kobart", "kobart-mini"])
+@pytest.fixture(scope="module", params=[*KOBART_KINDS, "kobart-mini"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return load(tokenizer_folder(request.param, tmp_path_factory) / "tokenizer.json")
 

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from kobart_runtime.errors import BuildError, CheckpointError, InvalidArgumentError
 from kobart_runtime.model_config import TokenIds, TokenizerConfig
 from kobart_runtime.tokenizer import Tokenizer
-from tests.conftest import MINI_CHECKPOINT, tokenizer_folder
+from tests.conftest import KOBART_KINDS, MINI_CHECKPOINT, tokenizer_folder
 
 IDS = TokenIds(bos=0, eos=(1,), pad=3, decoder_start=2, forced_eos=2)
 UNK = 5
@@ -58,7 +58,7 @@ def load(path: Path, **changes: Any) -> Tokenizer:
     return Tokenizer(path / "tokenizer.json", **arguments)
 
 
-@pytest.fixture(scope="module", params=["kobart-like", "kobart", "kobart-mini"])
+@pytest.fixture(scope="module", params=[*KOBART_KINDS, "kobart-mini"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tokenizer_folder(request.param, tmp_path_factory)
 
