@@ -7,7 +7,6 @@ carries under a name that the linker does not look for.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import importlib.metadata
 import os
@@ -132,11 +131,10 @@ def _library_path() -> str:
 
 
 def _system_has(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
+    """Whether a new process finds it: this one may have it from elsewhere, as from torch."""
+    load = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
+    command = [sys.executable, "-IS", "-c", load, library]
+    return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def _linked(library: Path, name: str) -> Path:

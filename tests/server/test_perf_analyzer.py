@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from client import perf_analyzer
 from client.perf_analyzer import PerfAnalyzer, PerfAnalyzerError, find_perf_analyzer
 from kobart_runtime.errors import ConfigError, KobartError
+from tests.conftest import REPOSITORY
 from tests.patience import PATIENCE_S, before_patience_ends
 
 pytestmark = pytest.mark.triton
@@ -28,6 +31,17 @@ def test_finds_one_that_runs(path: str | None, monkeypatch: pytest.MonkeyPatch) 
     assert found.version == importlib.metadata.version("tritonclient")
     assert found.version in found.run(["--version"], timeout_s=PATIENCE_S).stderr
     assert found.command(["-m", "kobart"]) == [str(found.path), "-m", "kobart"]
+
+
+def test_finds_one_whatever_libraries_this_process_has() -> None:
+    """PyTorch for CUDA loads the library of the wheel, which perf_analyzer would still not find."""
+    program = (
+        "import ctypes\n"
+        "from client.perf_analyzer import _CUDART, _file_of, find_perf_analyzer\n"
+        "ctypes.CDLL(str(_file_of('nvidia-cuda-runtime-cu12', _CUDART)))\n"
+        "find_perf_analyzer()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
 
 
 def test_a_refused_argument_is_an_error() -> None:
