@@ -55,14 +55,9 @@ def run_cli(
 
 
 def spawn(*command: str, stdin: int | None = None) -> subprocess.Popen[bytes]:
-    """A process in which Ctrl-C works, also where this one is a background job and ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return subprocess.Popen(
-            command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return subprocess.Popen(
+        command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY
+    )
 
 
 @pytest.fixture
