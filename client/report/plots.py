@@ -138,13 +138,16 @@ def _draw_bars(axes: Any, plot: Plot) -> None:
 
 
 def _label(axes: Any, plot: Plot, *, lies: bool = False) -> None:
-    """Name the axes; values start at zero, but for a scatter of points."""
+    """Name the axes; values start at zero, but for a scatter of points and where some are below."""
     x_label, y_label = (plot.y_label, plot.x_label) if lies else (plot.x_label, plot.y_label)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
+    values = [value for series in plot.series for value in (*series.y, *series.low)]
+    if plot.kind == "scatter" or min(values, default=0) < 0:
+        return
     if lies:
         axes.set_xlim(left=0)
-    elif plot.kind != "scatter":
+    else:
         axes.set_ylim(bottom=0)
 
 

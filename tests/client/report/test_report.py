@@ -50,6 +50,18 @@ def test_a_plot_takes_colours_and_font_from_the_page(plot: object) -> None:
     assert "DejaVu" not in svg
 
 
+@pytest.mark.parametrize("values", [(0.0, 0.0), (-3.0, -1.0), (-2.0, 5.0)])
+@pytest.mark.parametrize(
+    "names", [("1", "2"), ("kobart-fp32-of-a-longer-name", "kobart-int8-of-a-longer-name")]
+)
+def test_values_that_are_not_above_zero_are_drawn(
+    names: tuple[str, ...], values: tuple[float, ...]
+) -> None:
+    """As a share that is a difference may be, on a busy machine."""
+    series = Series(label="a", x=(0.0, 1.0), y=values)
+    assert to_svg(replace(BARS, series=(series,), ticks=names)).startswith("<svg ")
+
+
 def test_plots_do_not_share_names_in_one_page() -> None:
     other = replace(BARS, name="other", series=(Series(label="", x=(0, 1, 2), y=(1, 2, 3)),))
     clips = [
