@@ -86,10 +86,7 @@ def counters(service: SummarizationService) -> dict[str, float]:
 
 def ended(service: SummarizationService) -> dict[str, float]:
     """Counters once every request has ended: the last response is sent, then counted."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while service.num_open:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.001)
+    wait_until(lambda: not service.num_open)
     return counters(service)
 
 

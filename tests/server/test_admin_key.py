@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ CONFIG = '{"name": "evil", "backend": "python", "max_batch_size": 0}'
 
 
 @pytest.fixture
-def served(build: Path, serve: Callable[..., Served]) -> Iterator[Served]:
+def served(build: Path, serve: Callable[..., Served]) -> Served:
     return serve(build).wait_ready()
 
 
@@ -106,7 +106,7 @@ def test_the_key_of_the_named_file_opens_them(served: Served) -> None:
     assert file.parent.stat().st_mode & 0o777 == 0o700
     key = file.read_text().strip()
     headers = {KEY_HEADER: key}
-    assert _post(served, "/v2/repository/models/echo/load", **headers)[0] == 200
+    assert _post(served, "/v2/repository/models/echo/load", b"", **headers)[0] == 200
     with grpcclient.InferenceServerClient(f"127.0.0.1:{served.grpc_port}") as client:
         index = client.get_model_repository_index(headers={GRPC_KEY_HEADER: key}, as_json=True)
     assert index["models"][0]["name"] == "echo"
@@ -122,7 +122,7 @@ def test_a_given_key(
     monkeypatch.setenv("KOBART_ADMIN_KEY", "another-key-of-the-environment")
     served = serve(build, "--admin-key-file", file).wait_ready()
     assert served.admin_key_file == file
-    assert _post(served, "/v2/repository/index", **{KEY_HEADER: KEY})[0] == 200
+    assert _post(served, "/v2/repository/index", b"", **{KEY_HEADER: KEY})[0] == 200
 
 
 def test_the_key_of_the_environment() -> None:
