@@ -11,7 +11,6 @@ from kobart_runtime.errors import ConfigError
 _ANY_INTERFACE = "0.0.0.0"
 _LOOPBACK = "127.0.0.1"
 _CONNECT_S = 2.0  # to a port of this machine
-_kept: list[socket.socket] = []  # a port is free for others once its socket is closed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +101,10 @@ def free_ports(count: int) -> list[int]:
     for one in sockets:
         one.bind((_LOOPBACK, 0))
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _kept.extend(sockets)
-    return [one.getsockname()[1] for one in sockets]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.detach()  # stays open until the process ends
+    return ports
 
 
 def _accepts(host: str, port: int) -> bool:
