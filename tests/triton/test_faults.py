@@ -50,6 +50,30 @@ OnnxRuntimeRunner.decode_step = _poisoned_step
 """
 
 
+# Appended to the front model of a copy: an answer of 3 tokens cannot be sent, nor can one of 4 and
+# the error in its place.
+_BRITTLE_SINK = """
+
+_healthy_answer, _healthy_send = _ResponseSink.send, _ResponseSink._send
+
+
+def _brittle_answer(self, answer, *, final):
+    self.num_tokens = answer.num_output_tokens
+    if self.num_tokens in (3, 4):
+        raise MemoryError("no memory for the answer")
+    _healthy_answer(self, answer, final=final)
+
+
+def _brittle_send(self, response, *, final):
+    if getattr(self, "num_tokens", 0) == 4:
+        raise MemoryError("no memory for the error either")
+    _healthy_send(self, response, final=final)
+
+
+_ResponseSink.send, _ResponseSink._send = _brittle_answer, _brittle_send
+"""
+
+
 @dataclass(frozen=True)
 class Faulty:
     server: TritonServer
@@ -106,6 +130,28 @@ def test_a_poisoned_request_fails_alone(
     assert after["requests_failed"] - before["requests_failed"] == 1
     assert after["requests_finished"] - before["requests_finished"] == len(texts)
     assert "no memory for" in faulty.log_without_texts()
+
+
+def test_a_request_whose_answer_cannot_be_sent_ends(mini_build: Path, tmp_path: Path) -> None:
+    """With an error, or at least without leaving its caller and an unload to wait for ever."""
+    build = limited_copy(mini_build, tmp_path / "build")
+    model = build / "kobart" / "1" / "model.py"
+    text = model.read_text(encoding="utf-8") + _BRITTLE_SINK
+    model.unlink()  # it may be a hard link
+    model.write_text(text, encoding="utf-8")
+    with running(build, tmp_path / "log") as server:
+
+        def answer(num_tokens: int) -> dict[str, Any]:
+            length = {"max_new_tokens": num_tokens, "min_new_tokens": num_tokens}
+            return generate(server, text_input=POISON, num_beams=1, **length)
+
+        assert answer(2)["num_output_tokens"] == 2
+        assert "no memory for the answer" in answer(3)["error"]
+        assert answer(4)["error"]  # Triton's own
+        values = settled_metrics(server)
+        ends = {name: values[f"requests_{name}"] for name in ("finished", "cancelled", "failed")}
+        assert ends == {"finished": 1, "cancelled": 1, "failed": 1}
+        server.api.unload("kobart")
 
 
 def test_no_text_reaches_the_log(faulty: Faulty) -> None:
