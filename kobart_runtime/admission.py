@@ -84,7 +84,7 @@ class CacheBudget:
                 f"{settings.max_new_tokens} new tokens take up to "
                 f"{self.bytes_of([room]) / MEBIBYTE:.1f} MiB of keys and values, limit "
                 f"{self.max_bytes / MEBIBYTE:.1f}: ask for fewer beams or new tokens, shorten the "
-                "text, or rebuild with a larger --max-cache-mib"
+                "text, or serve with a larger --max-cache-mib"
             )
 
 

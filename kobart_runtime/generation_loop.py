@@ -34,7 +34,17 @@ _logger = logging.getLogger(__name__)
 class GenerationLoop:
     """Runs requests until `close`. `submit` may be called from any thread."""
 
-    def __init__(self, runner: ModelRunner, config: ModelConfig, metrics: Metrics) -> None:
+    def __init__(
+        self, runner: ModelRunner, config: ModelConfig, metrics: Metrics, num_sharing: int = 1
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            runner: The forward pass.
+            config: The build's.
+            metrics: What the loop reports to.
+            num_sharing: Models that share the free memory, this one among them.
+        """
         self._runner = runner
         self._config = config
         self._metrics = metrics
@@ -44,10 +54,15 @@ class GenerationLoop:
         self._waiting = WaitingQueue(config.limits.max_queue_size)
         self._closing = False
         self._batches = DecodeBatches(runner)
-        self._budget = _cache_budget(runner, config.limits.max_cache_mib)
+        self._budget = _cache_budget(runner, config.limits.max_cache_mib, num_sharing)
         metrics.set(slots=config.limits.max_batch_size, cache_limit_bytes=self._budget.max_bytes)
         self._thread = threading.Thread(target=self._run, name="generation-loop", daemon=True)
         self._thread.start()
+
+    @property
+    def max_cache_bytes(self) -> int:
+        """Memory that keys and values may take."""
+        return self._budget.max_bytes
 
     @property
     def num_waiting(self) -> int:
@@ -319,9 +334,11 @@ class GenerationLoop:
             _logger.exception("the load could not be reported")
 
 
-def _cache_budget(runner: ModelRunner, max_cache_mib: int | None) -> CacheBudget:
-    """The build's limit, or half of what is free: caches are copied when they grow."""
-    max_bytes = runner.free_bytes() // 2 if max_cache_mib is None else max_cache_mib * MEBIBYTE
-    _logger.info("keys and values may take up to %.0f MiB", max_bytes / MEBIBYTE)
+def _cache_budget(runner: ModelRunner, max_cache_mib: int | None, num_sharing: int) -> CacheBudget:
+    """The build's limit, or a share of half of what is free: caches are copied when they grow."""
     empty = runner.new_cache(0, 0, 0)
+    if max_cache_mib is None:
+        max_bytes = runner.free_bytes() // (2 * num_sharing)
+    else:
+        max_bytes = max_cache_mib * MEBIBYTE
     return CacheBudget(empty.entry_bytes, empty.source_bytes, max_bytes)

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-_MEMINFO = Path("/proc/meminfo")
-_OWN_GROUPS = Path("/proc/self/cgroup")
+from kobart_runtime.control_groups import own_groups
+
+_MEMINFO = Path("proc/meminfo")
 _M_ARENA_MAX = -8  # glibc's malloc.h
-_MOUNT = Path("/sys/fs/cgroup")
-# Version of cgroups -> its mount, its files of limit and use, and how it calls idle file pages,
-# which count as used although they are given back on demand (Linux, admin-guide/cgroup-v2).
-_VERSIONS = {
-    1: (_MOUNT / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    2: (_MOUNT, "memory.max", "memory.current", "inactive_file"),
+# Version of cgroups -> its files of limit and use, and how it calls idle file pages, which count as
+# used although they are given back on demand (Linux, admin-guide/cgroup-v2).
+_FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
 }
 
 
-def host_free_bytes() -> int:
+def host_free_bytes(root: Path = Path("/")) -> int:
     """The least of what the machine and each control group around this process have left.
 
     A group without a limit, or one that cannot be read, does not count.
+
+    Args:
+        root: Where /proc and /sys lie.
     """
-    return max(0, min([_of_machine(), *_of_groups()]))
+    groups = [left for group in own_groups("memory", root) for left in _of_group(*group)]
+    return max(0, min([_of_machine(root), *groups]))
 
 
 def use_one_heap() -> None:
@@ -48,28 +52,14 @@ def give_back_freed() -> None:
         trim(0)
 
 
-def _of_machine() -> int:
+def _of_machine(root: Path) -> int:
     """`MemAvailable`: free memory and what can be freed without swapping."""
-    return 1024 * _field(_MEMINFO.read_text(encoding="ascii"), "MemAvailable:")
+    return 1024 * _field((root / _MEMINFO).read_text(encoding="ascii"), "MemAvailable:")
 
 
-def _of_groups() -> Iterator[int]:
-    for line in _OWN_GROUPS.read_text(encoding="utf-8").splitlines():
-        _, controllers, path = line.split(":", 2)
-        version = 2 if not controllers else 1 if "memory" in controllers.split(",") else 0
-        if version in _VERSIONS:
-            own = PurePosixPath(path)
-            for group in (own, *own.parents):
-                yield from _of_group(version, group)
-
-
-def _of_group(version: int, group: PurePosixPath) -> Iterator[int]:
-    """What one group has left, or nothing if it has no limit.
-
-    In a container the paths of groups may be those of the host; the mount's root is then its own.
-    """
-    mount, limit_name, used_name, idle_name = _VERSIONS[version]
-    folder = mount / group.relative_to("/")
+def _of_group(version: int, folder: Path) -> Iterator[int]:
+    """What one group has left, or nothing if it has no limit."""
+    limit_name, used_name, idle_name = _FILES[version]
     try:
         limit = int((folder / limit_name).read_text(encoding="ascii"))  # "max" is no number
         used = int((folder / used_name).read_text(encoding="ascii"))

@@ -35,12 +35,13 @@ class OpenVinoEncoder:
         in_bfloat16: Whether the processor can; one that cannot has no matrix units either.
     """
 
-    def __init__(self, path: Path, shape: ModelShape) -> None:
-        """Compile the graph, for as many threads as there are physical cores.
+    def __init__(self, path: Path, shape: ModelShape, num_threads: int = 0) -> None:
+        """Compile the graph.
 
         Args:
             path: An ONNX file of standard operators.
             shape: Its dimensions, from the manifest.
+            num_threads: 0 takes one per physical core.
 
         Raises:
             EngineError: The file is no such graph.
@@ -52,6 +53,7 @@ class OpenVinoEncoder:
             options = {
                 "PERFORMANCE_HINT": "LATENCY",  # all cores for one call
                 "INFERENCE_PRECISION_HINT": "bf16" if self.in_bfloat16 else "f32",
+                "INFERENCE_NUM_THREADS": str(num_threads),
                 "CPU_RUNTIME_CACHE_CAPACITY": str(_KEPT_KERNELS),
             }
             self._model = core.compile_model(str(path), "CPU", options)

@@ -29,12 +29,13 @@ _logger = logging.getLogger(__name__)
 Engine = Callable[[list[str], dict[str, np.ndarray]], list[np.ndarray]]
 
 
-def open_runner(folder: Path, engines: EngineConfig) -> ModelRunner:
+def open_runner(folder: Path, engines: EngineConfig, num_threads: int = 0) -> ModelRunner:
     """Open the engines of a folder, as the front model does.
 
     Args:
         folder: Where their files lie.
         engines: What runs which of them.
+        num_threads: Of each engine on the CPU; 0 takes one per physical core.
 
     Raises:
         EngineError: A library, a device or a file is missing or not what it should be.
@@ -45,15 +46,19 @@ def open_runner(folder: Path, engines: EngineConfig) -> ModelRunner:
 
         return TensorRtRunner(folder, shape)
     if engines.runtime == "torchscript":
-        return _torchscript().TorchScriptRunner(folder, shape)
+        return _torchscript().TorchScriptRunner(folder, shape, num_threads)
     from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 
     return OnnxRuntimeRunner(
-        folder, shape, encoder=open_encoder(folder, engines), decoder_file=engines.files[1]
+        folder,
+        shape,
+        num_threads,
+        encoder=open_encoder(folder, engines, num_threads),
+        decoder_file=engines.files[1],
     )
 
 
-def open_encoder(folder: Path, engines: EngineConfig) -> Any:
+def open_encoder(folder: Path, engines: EngineConfig, num_threads: int = 0) -> Any:
     """Open the encoder of a build that ONNX Runtime decodes for.
 
     Returns:
@@ -66,8 +71,8 @@ def open_encoder(folder: Path, engines: EngineConfig) -> Any:
     if engines.encoder_engine != "openvino":
         from kobart_runtime.onnxruntime_runner import OnnxRuntimeEncoder
 
-        return OnnxRuntimeEncoder(path, engines.shape)
-    encoder = _openvino().OpenVinoEncoder(path, engines.shape)
+        return OnnxRuntimeEncoder(path, engines.shape, num_threads)
+    encoder = _openvino().OpenVinoEncoder(path, engines.shape, num_threads)
     if not encoder.in_bfloat16:
         _logger.warning(
             "this build's encoder is for processors with matrix units (AMX), this one has none "
@@ -76,13 +81,14 @@ def open_encoder(folder: Path, engines: EngineConfig) -> Any:
     return encoder
 
 
-def open_engine(folder: Path, role: str, config: ModelConfig) -> Engine:
+def open_engine(folder: Path, role: str, config: ModelConfig, num_threads: int = 0) -> Engine:
     """Open one engine alone; not for TensorRT, whose plans Triton runs itself.
 
     Args:
         folder: Where its file lies.
         role: "encoder" or "decoder".
         config: The build's.
+        num_threads: Of the engine; 0 takes one per physical core.
 
     Raises:
         BuildError: The file is missing or not what was built, or needs what this version lacks.
@@ -91,12 +97,12 @@ def open_engine(folder: Path, role: str, config: ModelConfig) -> Engine:
     file = ENGINE_FILES[config.engines.runtime][("encoder", "decoder").index(role)]
     verify_artefacts(folder, config.artefacts, [file])
     if config.runtime == "torchscript":
-        return _torchscript().TorchScriptEngine.open(folder, role, config.shape).run
+        return _torchscript().TorchScriptEngine.open(folder, role, config.shape, num_threads).run
     if role == "encoder" and config.encoder_engine == "openvino":
-        return _openvino().OpenVinoEncoder(folder / file, config.shape).run
+        return _openvino().OpenVinoEncoder(folder / file, config.shape, num_threads).run
     from kobart_runtime.onnxruntime_runner import open_session, run_session
 
-    return partial(run_session, open_session(folder / file))
+    return partial(run_session, open_session(folder / file, num_threads))
 
 
 def _torchscript() -> Any:

@@ -41,7 +41,7 @@ class WaitingQueue:
         if len(self._waiting) >= self._max_size:
             raise OverloadedError(
                 f"{len(self._waiting)} requests are waiting, limit {self._max_size}: try again "
-                "later, or rebuild with a larger --max-queue-size"
+                "later, or serve with a larger --max-queue-size"
             )
 
     def append(self, request: Request) -> None:

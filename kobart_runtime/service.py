@@ -11,9 +11,10 @@ once, and counted as failed if its caller takes no answer; one that it refuses i
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from kobart_runtime.errors import (
     RequestError,
 )
 from kobart_runtime.generation_loop import GenerationLoop
+from kobart_runtime.host_cpus import HostCpus
 from kobart_runtime.metrics import Metrics
 from kobart_runtime.model_config import (
     MANIFEST_NAME,
@@ -38,9 +40,12 @@ from kobart_runtime.model_runner import ModelRunner
 from kobart_runtime.request import Request
 from kobart_runtime.responder import Responder
 from kobart_runtime.runners import open_runner
+from kobart_runtime.serving_options import ServingOptions
 from kobart_runtime.tokenizer import Tokenizer
 
 __all__ = ["Answer", "Call", "Sink", "SummarizationService"]
+
+_logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.05  # how often cancelled and overdue requests are looked for
 _REFUSAL_DELAY_S = 0.02
@@ -61,22 +66,43 @@ class Call:
 class SummarizationService:
     """One model, from load to unload."""
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer, runner: ModelRunner) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        tokenizer: Tokenizer,
+        runner: ModelRunner,
+        *,
+        num_sharing: int = 1,
+    ) -> None:
+        """Start its threads.
+
+        Args:
+            config: The build's, with the limits in force.
+            tokenizer: The build's.
+            runner: Its engines, opened.
+            num_sharing: Models that share the free memory, this one among them.
+        """
         self.config = config
         self.metrics = Metrics()
         self._tokenizer = tokenizer
-        self._loop = GenerationLoop(runner, config, self.metrics)
+        self._loop = GenerationLoop(runner, config, self.metrics, num_sharing)
         self._open: dict[int, Conversation] = {}  # request number -> not yet answered
         self._responder = Responder(self._look_after_open, _POLL_SECONDS)
 
     @classmethod
-    def open(cls, folder: Path) -> SummarizationService:
-        """Load a build's front model from its version folder.
+    def open(cls, folder: Path, options: ServingOptions | None = None) -> SummarizationService:
+        """Load a build's front model from its version folder, and log the limits in force.
+
+        Args:
+            folder: The version folder.
+            options: What differs from the build on this server.
 
         Raises:
             BuildError: The manifest or a file is missing or not what was built.
+            ConfigError: The build's engines cannot do what an option asks for.
             EngineError: An engine cannot be loaded.
         """
+        options, cpus = options or ServingOptions(), HostCpus.read()
         config = ModelConfig.from_manifest(folder / MANIFEST_NAME)
         verify_artefacts(folder, config.artefacts, [*config.engines.files, TOKENIZER_FILE])
         tokenizer = Tokenizer(
@@ -86,7 +112,12 @@ class SummarizationService:
             max_source_length=config.limits.max_source_length,
             vocab_size=config.shape.vocab_size,
         )
-        return cls(config, tokenizer, open_runner(folder, config.engines))
+        in_force = replace(config, limits=options.limits_for(config))
+        runner = open_runner(folder, config.engines, options.num_threads(cpus))
+        service = cls(in_force, tokenizer, runner, num_sharing=options.num_models or 1)
+        max_cache_bytes = service._loop.max_cache_bytes
+        _logger.info("%s: %s", config.name, options.describe(config, cpus, max_cache_bytes))
+        return service
 
     def submit(self, call: Call, sink: Sink) -> None:
         """Accept a request; everything else is told to `sink`, on the responder's thread.
@@ -138,7 +169,7 @@ class SummarizationService:
         if len(call.text) > limits.max_input_bytes:
             raise InputTooLongError(
                 f"text_input has {len(call.text)} bytes, limit {limits.max_input_bytes}: shorten "
-                "it, or rebuild with a larger --max-input-bytes"
+                "it, or serve with a larger --max-input-bytes"
             )
         settings = self.config.defaults.override(call.settings)
         settings.check(limits)

@@ -25,14 +25,13 @@ ENCODER_FILE, DECODER_FILE = ENGINE_FILES["torchscript"]
 class TorchScriptRunner:
     """See `model_runner.ModelRunner`."""
 
-    def __init__(self, folder: Path, shape: ModelShape) -> None:
+    def __init__(self, folder: Path, shape: ModelShape, num_threads: int = 0) -> None:
         """Open the two engines, and run each once.
-
-        They use as many threads as PyTorch takes by itself: one per physical core.
 
         Args:
             folder: Holds `encoder.pt` and `decoder.pt`.
             shape: Their dimensions, from the manifest.
+            num_threads: Of PyTorch in this process; 0 leaves what it has: one per physical core.
 
         Raises:
             EngineError: A file is no TorchScript module, or differs from the manifest.
@@ -40,8 +39,8 @@ class TorchScriptRunner:
         self._shape = shape
         self.num_candidates = shape.num_candidates
         self.vocab_size = shape.vocab_size
-        self._encoder = TorchScriptEngine.open(folder, "encoder", shape)
-        self._decoder = TorchScriptEngine.open(folder, "decoder", shape)
+        self._encoder = TorchScriptEngine.open(folder, "encoder", shape, num_threads)
+        self._decoder = TorchScriptEngine.open(folder, "decoder", shape, num_threads)
         num_layers = shape.num_decoder_layers
         self._past_self = bindings.of_layers(bindings.past_self, num_layers)
         self._past_cross = bindings.of_layers(bindings.past_cross, num_layers)
@@ -114,12 +113,22 @@ class TorchScriptEngine:
         self._module = load_module(path)
 
     @classmethod
-    def open(cls, folder: Path, role: str, shape: ModelShape) -> TorchScriptEngine:
+    def open(
+        cls, folder: Path, role: str, shape: ModelShape, num_threads: int = 0
+    ) -> TorchScriptEngine:
         """Open a folder's encoder or decoder.
+
+        Args:
+            folder: Holds its file.
+            role: "encoder" or "decoder".
+            shape: Its dimensions, from the manifest.
+            num_threads: Of PyTorch in this process; 0 leaves what it has.
 
         Raises:
             EngineError: The file cannot be loaded.
         """
+        if num_threads:
+            torch.set_num_threads(num_threads)
         num_layers = shape.num_decoder_layers
         if role == "encoder":
             outputs = bindings.of_layers(bindings.present_cross, num_layers)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kobart_runtime.errors import BuildError, KobartError
 from server.admin_key import KEY_HEADER, given_key
+from server.serving_flags import add_serving_flags, given_environment
 from server.supervisor import TritonServer
 from server.watchdog import Watchdog
 
@@ -41,6 +42,7 @@ examples:
   kobart-serve build/kobart-fp32 --model all                 the engines too, for benchmarks
   kobart-serve build/kobart-fp32 build/news-int8             two models on one server
   kobart-serve build/kobart-fp32 --host 0.0.0.0              reachable from other machines
+  kobart-serve build/kobart-fp32 --threads 4 --max-queue-size 64
 
   curl -d '{"text_input": "..."}' localhost:8000/v2/models/kobart/generate
   curl localhost:8002/metrics
@@ -81,6 +83,7 @@ def _serve(options: argparse.Namespace, stop: threading.Event) -> int:
         metrics_port=options.metrics_port,
         exit_timeout_s=options.exit_timeout_s,
         admin_key=given_key(options.admin_key_file),
+        environment=given_environment(options),
         hold_log=not options.verbose,
     )
     try:
@@ -205,6 +208,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="when stopping, how long accepted requests may take (default: %(default)g)",
     )
+    add_serving_flags(parser)
     parser.add_argument(
         "--verbose",
         action="store_true",

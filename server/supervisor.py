@@ -6,7 +6,7 @@ import secrets
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -20,6 +20,7 @@ from server.installation import Installation, find_installation
 from server.private_folder import PrivateFolder
 from server.process import ServerProcess
 from server.repository_api import NEVER_LOADED, ModelState, RepositoryApi, ServerError
+from server.serving_flags import require_serving_options, server_environment
 from server.watchdog import Watchdog
 
 __all__ = ["ServerError", "TritonServer", "free_ports"]
@@ -43,6 +44,7 @@ class TritonServer:
         metrics_port: int = 8002,
         exit_timeout_s: float = 30.0,
         admin_key: AdminKey | None = None,
+        environment: Mapping[str, str] | None = None,
         hold_log: bool = False,
         log: TextIO | None = None,
     ) -> None:
@@ -57,11 +59,14 @@ class TritonServer:
             metrics_port: For Prometheus.
             exit_timeout_s: How long accepted requests may take after `stop`.
             admin_key: What the guarded APIs want in a header; default: a random one.
+            environment: Variables of the server beside the inherited ones, such as those of
+                `kobart_runtime.serving_options`.
             hold_log: Show the log only once the server is ready, or has died without a reason.
             log: Where the server's log goes; default: standard error.
 
         Raises:
-            BuildError: A folder is not a build, has no such model, or one of another build.
+            BuildError: A folder is not a build, has no such model, or one of another build, or its
+                runtime would ignore `environment`.
             ConfigError: The host is not an IPv4 address, or a port is out of range.
         """
         self.builds = BuildFolders.read(builds)
@@ -69,6 +74,9 @@ class TritonServer:
         self.endpoints = Endpoints(
             host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port
         )
+        self._environment = dict(environment or {})
+        if self._environment:
+            require_serving_options(self.builds)
         self._exit_timeout_s = exit_timeout_s
         self._hold_log = hold_log
         self._log_sink = log or sys.stderr
@@ -181,7 +189,9 @@ class TritonServer:
             command,
             # Python models import from the working directory first: let that be a build.
             folder=self.builds.paths[0],
-            environment=installation.environment,
+            environment=server_environment(
+                installation.environment, self._environment, self.builds, self.models
+            ),
             log=self._log_sink,
             hold_log=self._hold_log,
             shared_memory_prefix=shared_memory_prefix,

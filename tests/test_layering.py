@@ -34,7 +34,16 @@ FORBIDDEN = {
     "model_repository": {*PACKAGES} - {"kobart_runtime"},
 }
 # Modules of the runtime that a client or a server supervisor may use.
-LIGHT_MODULES = {"bindings", "errors", "model_config", "newlines", "settings"}
+LIGHT_MODULES = {
+    "bindings",
+    "control_groups",
+    "errors",
+    "host_cpus",
+    "model_config",
+    "newlines",
+    "serving_options",
+    "settings",
+}
 # The one file of the runtime that may hold a library that few builds need.
 HOLDERS = {
     "torch": {"kobart_runtime/torchscript_runner.py"},

@@ -134,7 +134,7 @@ def test_one_that_could_never_fit_is_refused_with_what_it_needs() -> None:
         loop.submit(too_large)
     assert str(caught.value) == (
         "513 source tokens and 4 beams of 128 new tokens take up to 1.1 MiB of keys and values, "
-        "limit 1.0: ask for fewer beams or new tokens, shorten the text, or rebuild with a larger "
+        "limit 1.0: ask for fewer beams or new tokens, shorten the text, or serve with a larger "
         "--max-cache-mib"
     )
     assert caught.value.status_message.startswith("INVALID_ARGUMENT: ")
@@ -148,6 +148,19 @@ def test_without_a_limit_it_is_half_of_what_is_free() -> None:
     metrics = Metrics()
     GenerationLoop(runner, config_of(runner, IDS), metrics).close()
     assert metrics.snapshot()["kobart_cache_limit_bytes"] == runner.free_bytes() / 2
+
+
+@pytest.mark.parametrize("num_sharing", [1, 2, 3])
+def test_models_of_one_server_share_the_free_memory(num_sharing: int) -> None:
+    runner = ScriptedRunner(MODEL)
+    loop = GenerationLoop(runner, config_of(runner, IDS), Metrics(), num_sharing)
+    assert loop.max_cache_bytes == runner.free_bytes() // (2 * num_sharing)
+    loop.close()
+    limited = GenerationLoop(
+        runner, config_of(runner, IDS, max_cache_mib=7), Metrics(), num_sharing
+    )
+    assert limited.max_cache_bytes == 7 * MEBIBYTE  # what was asked for is each model's own
+    limited.close()
 
 
 def test_the_oldest_is_not_overtaken_for_ever() -> None:

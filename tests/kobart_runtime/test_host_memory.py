@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from kobart_runtime import host_memory
 from kobart_runtime.host_memory import host_free_bytes
 from tests.conftest import REPOSITORY
 
@@ -34,26 +33,21 @@ V1: Groups = {
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with 4 GiB, whose control groups a test lays out."""
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text(f"MemTotal: 9 kB\nMemAvailable:    {4 * GIBIBYTE // 1024} kB\n")
-    monkeypatch.setattr(host_memory, "_MEMINFO", meminfo)
-    monkeypatch.setattr(host_memory, "_OWN_GROUPS", tmp_path / "cgroup")
-    versions = {
-        version: (tmp_path / Path(mount).relative_to("/sys/fs/cgroup"), *names)
-        for version, (mount, *names) in host_memory._VERSIONS.items()
-    }
-    monkeypatch.setattr(host_memory, "_VERSIONS", versions)
+def machine(tmp_path: Path) -> Path:
+    """The root of a machine with 4 GiB, whose control groups a test lays out."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    meminfo = f"MemTotal: 9 kB\nMemAvailable:    {4 * GIBIBYTE // 1024} kB\n"
+    (tmp_path / "proc/meminfo").write_text(meminfo)
     return tmp_path
 
 
 def lay_out(machine: Path, groups: Groups, own: str) -> None:
-    (machine / "cgroup").write_text(own)
-    for folder, files in groups.items():
-        (machine / folder).mkdir(exist_ok=True)
-        for name, text in files.items():
-            (machine / folder / name).write_text(text)
+    (machine / "proc/self/cgroup").write_text(own)
+    for name, files in groups.items():
+        folder = machine / "sys/fs/cgroup" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, text in files.items():
+            (folder / file).write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -66,19 +60,19 @@ def lay_out(machine: Path, groups: Groups, own: str) -> None:
 )
 def test_the_limit_of_a_group_counts(machine: Path, groups: Groups, own: str) -> None:
     lay_out(machine, groups, own)
-    assert host_free_bytes() == GIBIBYTE + GIBIBYTE // 2
+    assert host_free_bytes(machine) == GIBIBYTE + GIBIBYTE // 2
 
 
 @pytest.mark.parametrize("own", ["", "0::/\n", "0::/pods\n", "3:cpuset:/pods/ours\n"])
 def test_without_a_limit_it_is_the_machines(machine: Path, own: str) -> None:
     lay_out(machine, V2, own)
-    assert host_free_bytes() == 4 * GIBIBYTE
+    assert host_free_bytes(machine) == 4 * GIBIBYTE
 
 
 def test_a_group_above_its_limit_has_nothing_left(machine: Path) -> None:
     full = {**V2["pods/ours"], "memory.current": str(9 * GIBIBYTE)}
     lay_out(machine, {"pods": {}, "pods/ours": full}, "0::/pods/ours\n")
-    assert host_free_bytes() == 0
+    assert host_free_bytes(machine) == 0
 
 
 def test_of_this_machine() -> None:

@@ -11,8 +11,9 @@ from onnx import TensorProto, helper
 
 from kobart_runtime import bindings
 from kobart_runtime.errors import EngineError
-from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
+from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, EngineConfig, ModelShape
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner, open_session, run_session
+from kobart_runtime.runners import open_runner
 from tests.kobart_runtime.encoder_memory import taken_and_kept
 
 SHAPE = ModelShape(num_decoder_layers=1, num_heads=1, head_dim=2, vocab_size=9, num_candidates=4)
@@ -51,6 +52,16 @@ def test_engines_of_the_manifest_open(folder: Path) -> None:
     cache = runner.new_cache(2, 3, 5)
     assert [array.shape for array in cache.self_kv] == [(2, 1, 3, 2)] * 2
     assert [array.shape for array in cache.cross_kv] == [(2, 1, 5, 2)] * 2
+
+
+def test_each_engine_has_the_threads_that_were_asked_for(folder: Path) -> None:
+    """The calling thread works as well: a session of five starts four."""
+    tasks = Path("/proc/self/task")
+    engines = EngineConfig(runtime="onnxruntime", shape=SHAPE)
+    before = len(list(tasks.iterdir()))
+    runner = open_runner(folder, engines, num_threads=5)
+    assert len(list(tasks.iterdir())) == before + 2 * 4
+    del runner
 
 
 @pytest.mark.parametrize(

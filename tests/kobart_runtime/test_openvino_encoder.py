@@ -16,7 +16,7 @@ from kobart_runtime.errors import EngineError
 from kobart_runtime.model_config import ENCODER_FILE, ModelConfig
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeEncoder, OnnxRuntimeRunner
 from kobart_runtime.openvino_encoder import OpenVinoEncoder
-from kobart_runtime.runners import open_engine, open_runner
+from kobart_runtime.runners import open_encoder, open_engine, open_runner
 from tests.kobart_runtime.encoder_memory import REPOSITORY, taken_and_kept
 
 
@@ -117,6 +117,14 @@ def test_it_is_opened_where_the_manifest_says_so(folder: Path, config: ModelConf
         assert (one != other).any()
 
 
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_it_has_the_threads_that_were_asked_for(
+    num_threads: int, folder: Path, config: ModelConfig
+) -> None:
+    encoder = open_encoder(folder, config.engines, num_threads)
+    assert encoder._model.get_property("INFERENCE_NUM_THREADS") == num_threads
+
+
 @pytest.mark.parametrize("in_bfloat16", [True, False])
 def test_a_processor_that_it_is_not_for_is_told(
     in_bfloat16: bool,
@@ -126,7 +134,7 @@ def test_a_processor_that_it_is_not_for_is_told(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     opened = SimpleNamespace(in_bfloat16=in_bfloat16, kv_dtype=np.float32)
-    library = SimpleNamespace(OpenVinoEncoder=lambda path, shape: opened)
+    library = SimpleNamespace(OpenVinoEncoder=lambda path, shape, num_threads: opened)
     monkeypatch.setattr(runners, "_openvino", lambda: library)
     open_runner(folder, config.engines)
     assert ("--encoder-engine onnxruntime" in caplog.text) is not in_bfloat16

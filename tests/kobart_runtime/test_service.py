@@ -200,7 +200,7 @@ def test_the_byte_limit_is_inclusive(new_service: NewService) -> None:
     with pytest.raises(InputTooLongError) as caught:
         submit(service, exactly.encode() + b"a")
     assert str(caught.value) == (
-        "text_input has 31 bytes, limit 30: shorten it, or rebuild with a larger --max-input-bytes"
+        "text_input has 31 bytes, limit 30: shorten it, or serve with a larger --max-input-bytes"
     )
     assert caught.value.status_message.startswith("INVALID_ARGUMENT: ")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from builders.torchscript import trace_decoder, trace_encoder
 from kobart_runtime import bindings
@@ -64,6 +65,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runner(folder: Path) -> TorchScriptRunner:
     return TorchScriptRunner(folder, SHAPE)
+
+
+@pytest.mark.parametrize(("asked", "used"), [(1, 1), (3, 3), (0, 2)])
+def test_pytorch_has_the_threads_that_were_asked_for(folder: Path, asked: int, used: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        open_runner(folder, EngineConfig(runtime="torchscript", shape=SHAPE), num_threads=asked)
+        assert torch.get_num_threads() == used
+    finally:
+        torch.set_num_threads(before)
 
 
 def random_requests(count: int) -> list[tuple[list[int], GenerationSettings]]:

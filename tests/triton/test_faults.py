@@ -142,7 +142,7 @@ def test_a_request_whose_answer_cannot_be_sent_ends(mini_build: Path, tmp_path: 
     with running(build, tmp_path / "log") as server:
 
         def answer(num_tokens: int) -> dict[str, Any]:
-            length = {"max_new_tokens": num_tokens, "min_new_tokens": num_tokens}
+            length: dict[str, Any] = {"max_new_tokens": num_tokens, "min_new_tokens": num_tokens}
             return generate(server, text_input=POISON, num_beams=1, **length)
 
         assert answer(2)["num_output_tokens"] == 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 from pathlib import Path
@@ -33,6 +34,7 @@ from kobart_runtime.errors import (  # noqa: E402
 from kobart_runtime.host_memory import use_one_heap  # noqa: E402
 from kobart_runtime.metrics import METRICS, Metrics  # noqa: E402
 from kobart_runtime.service import Answer, Call, SummarizationService  # noqa: E402
+from kobart_runtime.serving_options import ServingOptions  # noqa: E402
 from kobart_runtime.settings import SETTING_NAMES  # noqa: E402
 
 # Names in pb_utils.TritonError, which is empty until this module has been imported. There is none
@@ -61,7 +63,8 @@ class TritonPythonModel:
         try:
             _check_environment()
             use_one_heap()
-            self._service = SummarizationService.open(_FOLDER)
+            options = ServingOptions.from_environment(os.environ)
+            self._service = SummarizationService.open(_FOLDER, options)
         except KobartError as error:
             raise pb_utils.TritonModelException(str(error)) from error
         self._reporter = _MetricsReporter(self._service.metrics, args["model_name"])

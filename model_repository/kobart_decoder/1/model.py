@@ -5,6 +5,7 @@ The front model does not call it: `kobart` opens the same file in its own proces
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ _FOLDER = Path(__file__).parent.absolute()  # links kept: this interpreter reads
 sys.path.insert(0, str(_FOLDER))
 
 from kobart_runtime.errors import KobartError  # noqa: E402
+from kobart_runtime.host_cpus import HostCpus  # noqa: E402
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig  # noqa: E402
 from kobart_runtime.runners import open_engine  # noqa: E402
+from kobart_runtime.serving_options import ServingOptions  # noqa: E402
 
 
 class TritonPythonModel:
@@ -27,7 +30,9 @@ class TritonPythonModel:
         """Open the engine beside this file; any reason not to fails the load with its message."""
         try:
             config = ModelConfig.from_manifest(_FOLDER / MANIFEST_NAME)
-            self._run = open_engine(_FOLDER, "decoder", config)
+            options = ServingOptions.from_environment(os.environ)
+            num_threads = options.num_threads(HostCpus.read())
+            self._run = open_engine(_FOLDER, "decoder", config, num_threads)
         except KobartError as error:
             raise pb_utils.TritonModelException(str(error)) from error
 
