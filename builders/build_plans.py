@@ -12,6 +12,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from builders.disk import disk_errors
 from builders.prepared_plans import PlanJob, read_jobs
 from kobart_runtime.errors import BuildError, ConfigError, KobartError
 
@@ -29,7 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         folder = Path(options.folder)
         jobs = read_jobs(folder)
         for job in jobs:
-            _build(folder, job, options)
+            with disk_errors(folder / job.plan):
+                _build(folder, job, options)
     except (KobartError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

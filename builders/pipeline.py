@@ -31,6 +31,7 @@ from builders.precision import (
     workspace,
 )
 from builders.prune_checkpoint import Pruning, prune_checkpoint
+from builders.prune_ledger import graph_bytes
 from builders.repository import Layout
 from builders.runtime_choice import RuntimeChoice, choose_runtime
 from builders.special_ids import IdOverrides
@@ -93,7 +94,9 @@ def build(config: BuildConfig) -> Path:
     if source.pruning:
         print_lines("prune", source.pruning.lines)
         print_lines("WARNING", source.pruning.stats["warnings"])
-    with staged(output, force=config.force) as folder:
+    # Graphs are exported in float32 whatever is made of them.
+    least_bytes = graph_bytes(source.checkpoint.model)
+    with staged(output, force=config.force, least_bytes=least_bytes) as folder:
         layout = Layout(root=folder, name=config.model_name, runtime=choice.runtime)
         facts = _fill(layout, config, source, choice, step)
     print_summary(facts, output)

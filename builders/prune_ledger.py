@@ -64,6 +64,13 @@ def num_params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def graph_bytes(model: BartForConditionalGeneration) -> int:
+    """Bytes of the weights in the two float32 graphs, each of which has its own embeddings."""
+    encoder = nn.ModuleList([model.model.encoder])
+    decoder = nn.ModuleList([model.model.decoder, model.lm_head])
+    return 4 * (num_params(encoder) + num_params(decoder))
+
+
 def saved_bytes(model: nn.Module) -> int:
     """Bytes of `model.safetensors` as `save_pretrained` writes it, masks made permanent."""
     buffers = {name: buffer for name, buffer in model.named_buffers() if "_mask" not in name}

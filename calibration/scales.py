@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class Scales:
         """Write the JSON file; it appears whole or not at all."""
         content = {"format": SCALES_FORMAT, **asdict(self)}
         text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(path)

@@ -13,8 +13,10 @@ import torch
 
 from builders.checkpoint import Checkpoint, load_checkpoint
 from builders.checkpoint_files import CheckpointFiles, find_files
+from builders.disk import check_room, disk_errors
 from builders.prune_checkpoint import prune_checkpoint
 from builders.prune_documents import DEV_FILE
+from builders.prune_ledger import num_params
 from builders.special_ids import IdOverrides
 from builders.staging import check_output, staged
 from kobart_documents import PairFile, ReadOptions, read_pairs
@@ -107,9 +109,12 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, force: bool = Fals
         )
     inputs = Inputs.load(config)
     measured = run.resume(inputs.describe()) if resume else None
-    measured = _measure_and_prune(inputs, run, measured)
-    training = _train(inputs, run)
-    with staged(output, force=force, marker=REPORT_FILE) as folder:
+    with disk_errors(output):
+        measured = _measure_and_prune(inputs, run, measured)
+        least_bytes = 4 * num_params(inputs.checkpoint.model)
+        check_room(output, least_bytes)  # before the training
+        training = _train(inputs, run)
+    with staged(output, force=force, marker=REPORT_FILE, least_bytes=least_bytes) as folder:
         _write(inputs, folder, measured, training)
     run.end()
     print(f"written: {output}")

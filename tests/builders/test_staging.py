@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from builders.staging import check_output, staged
 from kobart_runtime.errors import BuildError
+from tests.conftest import REPOSITORY
+
+# A build in another process, which runs until it is told to end; the second argument is its pid as
+# it sees it, so that two containers with equal pids can be played.
+BUILDER = """
+import os, sys
+from pathlib import Path
+output, pid = Path(sys.argv[1]), int(sys.argv[2])
+os.getpid = lambda: pid
+from builders.staging import staged
+with staged(output, force=True) as folder:
+    (folder / "manifest.json").write_text("of another process")
+    print(folder, flush=True)
+    sys.stdin.readline()
+"""
 
 
 def finish(output: Path, content: str, *, force: bool = False) -> None:
@@ -24,10 +44,32 @@ def fail(output: Path, error: BaseException) -> None:
         raise error
 
 
-def dead_pid() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+@contextmanager
+def building(output: Path, pid: int) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A build in another process, and the folder that it writes."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(output), str(pid)],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout
+        yield process, Path(process.stdout.readline().strip())
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+
+
+def end(process: subprocess.Popen[str]) -> int:
+    process.communicate("\n", timeout=60)
+    return process.returncode
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
 
 
 def names(folder: Path) -> list[str]:
@@ -97,23 +139,125 @@ def test_another_build_that_finished_meanwhile_is_kept(tmp_path: Path) -> None:
     assert names(tmp_path) == ["build"]
 
 
-def test_leftovers_of_dead_builds_are_removed_and_others_kept(tmp_path: Path) -> None:
-    alive = f".build.{os.getppid()}.tmp"
-    kept = [alive, ".other.1.tmp", ".build.tmp", ".build.x.tmp"]
-    for name in (f".build.{dead_pid()}.tmp", f".build.{os.getpid()}.tmp", *kept):
+def test_two_builds_of_one_process_leave_each_other_alone(tmp_path: Path) -> None:
+    output, both = tmp_path / "build", threading.Barrier(2, timeout=60)
+    errors: list[BaseException] = []
+
+    def run(content: str) -> None:
+        try:
+            with staged(output, force=True) as folder:
+                both.wait()  # each has begun, and cleared what it took for stale
+                (folder / "manifest.json").write_text(content)
+                both.wait()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(content,)) for content in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert errors == []
+    assert (output / "manifest.json").read_text() in ("one", "two")
+    assert names(tmp_path) == ["build"]
+
+
+def test_builds_within_one_another_leave_each_other_alone(tmp_path: Path) -> None:
+    output = tmp_path / "build"
+    with staged(output, force=True) as folder:
+        (folder / "manifest.json").write_text("first")
+        finish(output, "second")
+        assert (folder / "manifest.json").read_text() == "first"
+    assert (output / "manifest.json").read_text() == "first"
+    assert names(tmp_path) == ["build"]
+
+
+@pytest.mark.parametrize("pid", [1, os.getpid()], ids=["of init", "of this process"])
+def test_a_running_build_of_another_container_is_left_alone(tmp_path: Path, pid: int) -> None:
+    """In containers pids are few and begin at 1: a pid tells nothing about who is running."""
+    output = tmp_path / "build"
+    with building(output, pid) as (process, folder):
+        finish(output, "mine")
+        assert (folder / "manifest.json").read_text() == "of another process"
+        assert end(process) == 0
+    assert (output / "manifest.json").read_text() == "of another process"
+    assert names(tmp_path) == ["build"]
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next_and_the_rest_is_kept(
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "build"
+    kept = [".other.0123abcd.tmp", ".build.tmp", ".build.x.lock", "build.0123abcd.lock"]
+    for name in kept:
         (tmp_path / name).mkdir()
-    finish(tmp_path / "build", "new")
+    with building(output, os.getppid()) as (process, folder):
+        kill(process)
+    assert folder.is_dir()
+    finish(output, "new")
     assert names(tmp_path) == sorted([*kept, "build"])
+
+
+def test_many_builds_at_once_leave_one_whole_build(tmp_path: Path) -> None:
+    output = tmp_path / "build"
+    with ExitStack() as stack:
+        builds = [stack.enter_context(building(output, 7))[0] for _ in range(4)]
+        kill(builds[0])
+        assert [end(process) for process in builds[1:]] == [0, 0, 0]
+    finish(output, "last", force=True)
+    assert (output / "manifest.json").read_text() == "last"
+    assert names(tmp_path) == ["build"]
 
 
 def test_a_build_killed_between_the_two_renames_is_restored(tmp_path: Path) -> None:
     output = tmp_path / "build"
-    finish(output, "old")
-    output.rename(tmp_path / f".build.{dead_pid()}.old")
+    with building(output, 1) as (process, folder):
+        finish(output, "old")
+        output.rename(folder.with_suffix(".old"))
+        kill(process)
     with pytest.raises(BuildError):
         fail(output, BuildError("no"))
     assert (output / "manifest.json").read_text() == "old"
     assert names(tmp_path) == ["build"]
+
+
+def test_a_full_disk_is_told_with_path_need_and_room(tmp_path: Path) -> None:
+    output = tmp_path / "build"
+
+    def fill() -> None:
+        with staged(output, force=False, least_bytes=3 << 20), Path("/dev/full").open("w") as file:
+            file.write("no room")
+
+    with pytest.raises(
+        BuildError,
+        match=rf"{output} needs more than 3\.0 MiB and did not fit: the disk of {tmp_path} had "
+        r"[\d,.]+ MiB free when it was begun; free some, or choose another --output",
+    ):
+        fill()
+    assert names(tmp_path) == []
+
+
+def test_what_cannot_fit_is_refused_before_the_work(tmp_path: Path) -> None:
+    def begin() -> None:
+        with staged(tmp_path / "build", force=False, least_bytes=1 << 60):
+            pytest.fail("the work was begun")
+
+    message = r"build needs at least 1,099,511,627,776\.0 MiB, the disk of .* MiB free: free some"
+    with pytest.raises(BuildError, match=message):
+        begin()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_a_disk_that_may_not_be_written_to_is_named(tmp_path: Path, code: int) -> None:
+    refused = tmp_path / "build" / "file"
+    with pytest.raises(BuildError, match=rf"{refused} cannot be written: .*; choose another"):
+        fail(tmp_path / "build", OSError(code, "", str(refused)))
+
+
+def test_other_errors_of_files_pass_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError, match="/etc/input"):
+        fail(tmp_path / "build", OSError(errno.EACCES, "Permission denied", "/etc/input"))
 
 
 def test_an_output_below_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
