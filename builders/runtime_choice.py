@@ -11,7 +11,8 @@ from kobart_runtime.errors import BuildError, ConfigError
 ASKED_REASON = "as asked"
 # What the TensorRT builder and runner import, and how to get it.
 TENSORRT_MODULES = {
-    "builders.engine": "TensorRT and polygraphy (pip install tensorrt polygraphy)",
+    "tensorrt": "TensorRT (pip install tensorrt)",
+    "polygraphy": "polygraphy (pip install polygraphy)",
     "cuda.bindings.runtime": "cuda-python (pip install cuda-python)",
 }
 

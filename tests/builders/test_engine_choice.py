@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from builders import runtime_choice
 from builders.config import BuildConfig, read_yaml
 from builders.gpu import Gpu, probe_gpu
-from builders.runtime_choice import choose_runtime
+from builders.runtime_choice import choose_runtime, missing_packages
 from kobart_runtime.errors import BuildError, ConfigError
 from tests.conftest import REPOSITORY
+from tests.tensorrt_double.install import installed
 
 
 def gpu(major: int = 8, minor: int = 6) -> Gpu:
@@ -134,6 +136,26 @@ def test_what_is_missing_is_said(
     assert choice.reason.startswith(f"auto: this machine lacks {lacks}")
     with pytest.raises(ConfigError, match=f"--runtime tensorrt: this machine lacks {lacks}"):
         choose_runtime("tensorrt", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("lacking", "said"),
+    [
+        (["tensorrt"], ["TensorRT (pip install tensorrt)"]),
+        (["polygraphy"], ["polygraphy (pip install polygraphy)"]),
+        (["cuda.bindings.runtime"], ["cuda-python (pip install cuda-python)"]),
+        ([], []),
+    ],
+)
+def test_only_what_is_missing_is_called_missing(
+    monkeypatch: pytest.MonkeyPatch, lacking: list[str], said: list[str]
+) -> None:
+    with installed("10"):
+        for name in lacking:
+            monkeypatch.setitem(sys.modules, name, None)
+        found = missing_packages()
+        monkeypatch.undo()
+    assert found == said
 
 
 def test_the_example_configuration_is_one() -> None:
