@@ -49,6 +49,7 @@ class CompareBenchmark:
             raise ConfigError("there is nothing to compare: name builds, or give --standard")
         config = self._builds[0].config
         self._checkpoint = args.checkpoint or self._builds[0].checkpoint
+        self._load_options = self._builds[0].load_options(self._checkpoint)
         self._settings = config.defaults.override(given_settings(args))
         for build in self._builds:
             self._settings.check(build.config.limits)
@@ -106,6 +107,7 @@ class CompareBenchmark:
             size_mb=_weights_mb(self._checkpoint, self._builds[0]),
             checkpoint=self._checkpoint,
             ids=ids,
+            load_options=self._load_options,
         )
         for build in self._builds:
             yield BuildContestant(name=build.name, size_mb=build.size_mb, path=build.path)
@@ -115,7 +117,7 @@ class CompareBenchmark:
     def _ctranslate2(self, folder: Path) -> Iterator[Contestant]:
         ids = self._builds[0].config.ids
         try:
-            yield from ctranslate2_contestants(self._checkpoint, ids, folder)
+            yield from ctranslate2_contestants(self._checkpoint, ids, folder, self._load_options)
         except ConfigError as error:
             self._results.skipped.append(f"CTranslate2: {error}")
             print(f"note: CTranslate2 is not compared: {error}", file=sys.stderr)

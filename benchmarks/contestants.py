@@ -9,9 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,6 +61,7 @@ class TorchContestant(Contestant):
     checkpoint: str
     ids: TokenIds
     precision: str = "fp32"
+    load_options: Mapping[str, str | None] = field(default_factory=dict)  # of `load_checkpoint`
 
     def open(self) -> Any:
         """See `Contestant`."""
@@ -72,7 +73,7 @@ class TorchContestant(Contestant):
 
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
-        checkpoint = load_checkpoint(self.checkpoint, IdOverrides())
+        checkpoint = load_checkpoint(self.checkpoint, IdOverrides(), **self.load_options)
         return TorchGenerate(replace(checkpoint, ids=self.ids), precision=self.precision)
 
 

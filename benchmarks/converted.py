@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,10 @@ COMPUTE_TYPES = ("float32", "int8")
 
 
 def ctranslate2_contestants(
-    checkpoint: str, ids: TokenIds, folder: Path
+    checkpoint: str,
+    ids: TokenIds,
+    folder: Path,
+    load_options: Mapping[str, str | None] | None = None,
 ) -> Iterator[CTranslate2Contestant]:
     """One of each compute type; a conversion is a second or more for full-size KoBART.
 
@@ -21,6 +24,7 @@ def ctranslate2_contestants(
         checkpoint: As `builders.checkpoint.load_checkpoint` takes it.
         ids: The special ids to generate with.
         folder: Where the conversions go; must outlive the contestants.
+        load_options: Further arguments of `load_checkpoint`.
 
     Raises:
         ConfigError: ctranslate2 is not installed.
@@ -32,7 +36,7 @@ def ctranslate2_contestants(
     from builders.special_ids import IdOverrides
 
     transformers_logging.disable_progress_bar()
-    loaded = replace(load_checkpoint(checkpoint, IdOverrides()), ids=ids)
+    loaded = replace(load_checkpoint(checkpoint, IdOverrides(), **(load_options or {})), ids=ids)
     for compute_type in COMPUTE_TYPES:
         converted = folder / compute_type
         converted.mkdir()

@@ -160,7 +160,7 @@ class _Checkpoint:
 
         transformers_logging.disable_progress_bar()  # there is one of our own
         transformers_logging.set_verbosity_error()
-        checkpoint = load_checkpoint(source, IdOverrides())
+        checkpoint = load_checkpoint(source, IdOverrides(), **build.load_options(source))
         self._system = TorchGenerate(replace(checkpoint, ids=build.config.ids))
         self._tokenizer = open_tokenizer(build.path, build.config)
         self._settings = settings

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from builders.paths import CHECKOUT, DEFAULT_CHECKPOINT
-from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
+from kobart_runtime.model_config import (
+    MANIFEST_NAME,
+    TOKENIZER_FILE,
+    ModelConfig,
+    sha256_of,
+)
 from server.build_folder import BuildFolder
 from server.supervisor import TritonServer, free_ports
 
@@ -24,6 +29,8 @@ class BuildFacts:
     config: ModelConfig
     prune: tuple[str, ...]  # as it was asked for
     checkpoint: str  # as it was asked for
+    checkpoint_files: Mapping[str, str]  # file name -> sha256
+    adapter: str | None  # folder of what was merged into the checkpoint's weights
     num_parameters: int  # of the checkpoint, as it was built
     is_trained: bool  # False: random weights, whose summaries mean nothing
 
@@ -44,6 +51,8 @@ class BuildFacts:
             config=config,
             prune=tuple((manifest.get("pruning") or {}).get("requested", ())),
             checkpoint=checkpoint.get("source", ""),
+            checkpoint_files=checkpoint.get("files", {}),
+            adapter=(checkpoint.get("adapter") or {}).get("source"),
             num_parameters=checkpoint.get("parameters", 0),
             is_trained=checkpoint.get("trained", True),
         )
@@ -57,6 +66,28 @@ class BuildFacts:
     def engines(self) -> Path:
         """Where the front model keeps its engines."""
         return self.path / self.config.name / "1"
+
+    def load_options(self, checkpoint: str) -> dict[str, str | None]:
+        """How `load_checkpoint` makes the model that this build was made from.
+
+        The tokenizer is the build's. The adapter is merged into the weights that the build merged
+        it into, and not into those of a checkpoint that already has it.
+
+        Raises:
+            CheckpointError: There is no such checkpoint.
+        """
+        # Imported here: it takes seconds, and most commands need no checkpoint.
+        from builders.checkpoint import RANDOM_CHECKPOINT
+        from builders.checkpoint_files import find_files, weight_files
+
+        if checkpoint == RANDOM_CHECKPOINT:
+            return {}
+        options: dict[str, str | None] = {"tokenizer": str(self.engines / TOKENIZER_FILE)}
+        if self.adapter:
+            files = weight_files(find_files(checkpoint).folder)
+            if all(self.checkpoint_files.get(file.name) == sha256_of(file) for file in files):
+                options["adapter"] = self.adapter
+        return options
 
     @property
     def size_mb(self) -> float:

@@ -47,6 +47,18 @@ class BuildConfig:
         "size with seeded random weights, for speed measurements",
         metavar="DIR_OR_HUB_ID",
     )
+    tokenizer: str | None = _option(
+        None,
+        str,
+        "a tokenizer.json, or a folder with one, in the place of the checkpoint's own",
+        metavar="FILE_OR_DIR",
+    )
+    adapter: str | None = _option(
+        None,
+        str,
+        "folder of a LoRA or another peft adapter, which is merged into the checkpoint's weights",
+        metavar="DIR",
+    )
     precision: str = _option(
         "fp32",
         str,
@@ -268,7 +280,7 @@ class BuildConfig:
         return parse_steps(self.prune or (), self.prune_layers or ())
 
     @property
-    def tokenizer(self) -> TokenizerConfig:
+    def text_to_ids(self) -> TokenizerConfig:
         """How the build's text becomes source ids."""
         return TokenizerConfig(add_bos=self.add_bos, add_eos=self.add_eos, newline=self.newline)
 

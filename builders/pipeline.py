@@ -113,22 +113,23 @@ def load_source(config: BuildConfig) -> tuple[Source, tuple[str, ...]]:
         KobartError: Says what is wrong with the options or the checkpoint.
     """
     transformers_logging.disable_progress_bar()
-    asked = config.calibration_data  # read before a checkpoint is loaded, which takes long
-    pairs = read_pairs(Path(asked), config.reading) if asked else None
+    pairs = _read_pairs(config)  # before the checkpoint is loaded, which takes long
     overrides = IdOverrides(
         decoder_start=config.decoder_start_token_id, forced_eos=config.forced_eos_token_id
     )
-    checkpoint = load_checkpoint(config.checkpoint, overrides)
+    checkpoint = load_checkpoint(
+        config.checkpoint, overrides, tokenizer=config.tokenizer, adapter=config.adapter
+    )
     limits, limit_notes = fit_limits(config, checkpoint.max_positions)
     defaults, default_notes = fit_defaults(checkpoint.defaults, limits)
     tokenizer = Tokenizer(
         checkpoint.tokenizer_path,
-        config.tokenizer,
+        config.text_to_ids,
         checkpoint.ids,
         max_source_length=limits.max_source_length,
         vocab_size=checkpoint.vocab_size,
     )
-    documents = _documents(config, checkpoint, limits, pairs)
+    documents = _encode_pairs(config, checkpoint, limits, pairs) if pairs else None
     steps, patterns = config.prune_steps, config.prune_layers or None
     pruning = prune_checkpoint(checkpoint, steps, patterns, tokenizer) if steps else None
     source = Source(
@@ -144,15 +145,20 @@ def load_source(config: BuildConfig) -> tuple[Source, tuple[str, ...]]:
     return source, limit_notes + default_notes
 
 
-def _documents(
-    config: BuildConfig, checkpoint: Checkpoint, limits: Limits, pairs: PairFile | None
-) -> DocumentSet | None:
-    """What fp16 and int8 are fitted to: `pairs`, or what the checkpoint ships; fp32 takes none."""
+def _read_pairs(config: BuildConfig) -> PairFile | None:
+    """What fp16 and int8 are fitted to: as asked for, or what the checkpoint ships; fp32: none."""
     if config.precision == "fp32":
         return None
-    pairs = pairs or read_pairs(shipped_documents(checkpoint))
+    if config.calibration_data:
+        return read_pairs(Path(config.calibration_data), config.reading)
+    return read_pairs(shipped_documents(config.checkpoint))
+
+
+def _encode_pairs(
+    config: BuildConfig, checkpoint: Checkpoint, limits: Limits, pairs: PairFile
+) -> DocumentSet:
     encoders = Encoders.from_tokenizer(
-        checkpoint.tokenizer_path, config.tokenizer, checkpoint.ids, limits, checkpoint.vocab_size
+        checkpoint.tokenizer_path, config.text_to_ids, checkpoint.ids, limits, checkpoint.vocab_size
     )
     return encode_pairs(pairs, encoders)
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from builders.agreement import Teacher
-from builders.checkpoint import Checkpoint
+from builders.checkpoint import RANDOM_CHECKPOINT
+from builders.checkpoint_files import find_files
 from builders.half_precision import convert_to_half
 from builders.quantize_dynamic import write_dynamic
 from builders.quantize_qdq import quantize_qdq
@@ -52,19 +53,20 @@ class Conversion:
     portable: tuple[str, ...] = ()  # files of the portable graphs and their scales
 
 
-def shipped_documents(checkpoint: Checkpoint) -> Path:
-    """The documents of a build that was not given any: the checkpoint's own.
+def shipped_documents(source: str) -> Path:
+    """The documents of a build that was not given any: the checkpoint's own, not yet loaded.
 
     Raises:
         ConfigError: There are none.
+        CheckpointError: There is no such checkpoint.
     """
-    path = checkpoint.tokenizer_path.parent / DEV_FILE
-    if not (checkpoint.trained and path.is_file()):
+    folder = None if source == RANDOM_CHECKPOINT else find_files(source).folder
+    if folder is None or not (folder / DEV_FILE).is_file():
         raise ConfigError(
-            f"fp16 and int8 are fitted to documents and {checkpoint.source} ships no {DEV_FILE}: "
+            f"fp16 and int8 are fitted to documents and {source} ships no {DEV_FILE}: "
             "give --calibration-data FILE, documents with their summaries"
         )
-    return path
+    return folder / DEV_FILE
 
 
 @contextmanager

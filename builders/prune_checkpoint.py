@@ -91,8 +91,8 @@ def _carry_out(
 
 def _documents(checkpoint: Checkpoint, tokenizer: Tokenizer) -> tuple[list[LossBatch] | None, str]:
     """The checkpoint's own documents, if it ships any and its weights mean anything."""
-    path = checkpoint.tokenizer_path.parent / DEV_FILE
-    if not (checkpoint.trained and path.is_file()):
+    path = checkpoint.folder / DEV_FILE if checkpoint.folder else None
+    if path is None or not path.is_file():
         return None, SYNTHETIC
     batches = dev_batches(path, tokenizer, checkpoint.ids)
     return batches, f"{sum(len(batch.labels) for batch in batches)} documents of {DEV_FILE}"

@@ -29,6 +29,15 @@ class FinetuneConfig:
         "folder or hub id of a BART checkpoint, pruned or not",
         metavar="DIR_OR_HUB_ID",
     )
+    tokenizer: str | None = _option(
+        None,
+        str,
+        "a tokenizer.json, or a folder with one, in the place of the checkpoint's own",
+        metavar="FILE_OR_DIR",
+    )
+    adapter: str | None = _option(
+        None, str, "folder of a peft adapter to merge into the weights first", metavar="DIR"
+    )
     train: str = _option("", str, "pairs to train on, see below", metavar="FILE")
     dev: str | None = _option(
         None,

@@ -9,13 +9,14 @@ from typing import Any
 
 from transformers import BartForConditionalGeneration
 
+from builders.checkpoint import Checkpoint
 from builders.checkpoint_files import CONFIG_FILE, GENERATION_FILE, CheckpointFiles
 from builders.prune_documents import DEV_FILE
 from builders.prune_format import EXTENSION
 from kobart_documents import Pair, write_jsonl
+from kobart_runtime.model_config import TOKENIZER_FILE
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
+FURTHER_TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -25,7 +26,7 @@ SHAPE_KEYS = ("encoder_layers", "decoder_layers", "encoder_ffn_dim", "decoder_ff
 
 def write_checkpoint(
     folder: Path,
-    model: BartForConditionalGeneration,
+    checkpoint: Checkpoint,
     source: CheckpointFiles,
     dev_pairs: tuple[Pair, ...],
 ) -> None:
@@ -33,15 +34,17 @@ def write_checkpoint(
 
     Args:
         folder: Empty.
-        model: Without masks.
+        checkpoint: The model, without masks, and its tokenizer.
         source: The files that the model came from.
         dev_pairs: Become dev.jsonl, where a build looks for documents.
     """
+    model = checkpoint.model
     model.save_pretrained(folder)
     for path in folder.glob("*.safetensors"):
         path.chmod(0o644)  # safetensors lets the owner alone read
     _write_configs(folder, model, source)
-    for name in TOKENIZER_FILES:
+    shutil.copyfile(checkpoint.tokenizer_path, folder / TOKENIZER_FILE)
+    for name in FURTHER_TOKENIZER_FILES:
         if (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
     write_jsonl(folder / DEV_FILE, dev_pairs)

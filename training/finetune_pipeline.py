@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from builders.checkpoint import Checkpoint, load_checkpoint
+from builders.checkpoint import RANDOM_CHECKPOINT, Checkpoint, load_checkpoint
 from builders.checkpoint_files import CheckpointFiles, find_files
 from builders.disk import check_room, disk_errors
 from builders.prune_checkpoint import prune_checkpoint
@@ -58,16 +58,19 @@ class Inputs:
         dev_file = (
             read_pairs(Path(config.dev), config.reading, config.limit) if config.dev else None
         )
-        checkpoint = load_checkpoint(config.checkpoint, IdOverrides())
-        if not checkpoint.trained:
-            raise ConfigError(f"{checkpoint.source} has random weights: give a trained checkpoint")
-        dev_file = dev_file or _read_shipped(config, checkpoint)
+        if config.checkpoint == RANDOM_CHECKPOINT:
+            raise ConfigError(f"{config.checkpoint} has random weights: give a trained checkpoint")
+        files = find_files(config.checkpoint)
+        dev_file = dev_file or _read_shipped(config, files)  # before the weights are loaded
+        checkpoint = load_checkpoint(
+            config.checkpoint, IdOverrides(), tokenizer=config.tokenizer, adapter=config.adapter
+        )
         encoder = ExampleEncoder(checkpoint, config)
         judged = dev_file.pairs[: config.rouge_documents]
         return cls(
             config=config,
             checkpoint=checkpoint,
-            files=find_files(config.checkpoint),
+            files=files,
             train=train_file,
             dev=dev_file,
             encoder=encoder,
@@ -79,7 +82,11 @@ class Inputs:
     def describe(self) -> dict[str, Any]:
         """What a run that goes on from another's state must have in common with it."""
         return {
-            "checkpoint": {"source": self.checkpoint.source, "files": self.checkpoint.files},
+            "checkpoint": {
+                "source": self.checkpoint.source,
+                "files": self.checkpoint.files,
+                "adapter": asdict(self.checkpoint.adapter) if self.checkpoint.adapter else None,
+            },
             "settings": asdict(self.config),
             "train": _describe_file(self.train, self.train_examples),
             "dev": _describe_file(self.dev, self.dev_examples),
@@ -121,10 +128,10 @@ def finetune(config: FinetuneConfig, *, resume: bool = False, force: bool = Fals
     return output
 
 
-def _read_shipped(config: FinetuneConfig, checkpoint: Checkpoint) -> PairFile:
-    path = checkpoint.tokenizer_path.parent / DEV_FILE
+def _read_shipped(config: FinetuneConfig, files: CheckpointFiles) -> PairFile:
+    path = files.folder / DEV_FILE
     if not path.is_file():
-        raise ConfigError(f"{checkpoint.source} ships no {DEV_FILE}: give pairs by --dev FILE")
+        raise ConfigError(f"{config.checkpoint} ships no {DEV_FILE}: give pairs by --dev FILE")
     print(f"dev pairs: {path}, which the checkpoint ships")
     # The columns and the encoding that were asked for are those of the user's own files.
     return read_pairs(path, ReadOptions(), config.limit)
@@ -189,7 +196,7 @@ def _train(inputs: Inputs, run: Run) -> Training:
 
 def _write(inputs: Inputs, folder: Path, measured: dict[str, Any], training: Training) -> None:
     """Write the checkpoint, score it as read back, and write the report."""
-    write_checkpoint(folder, inputs.checkpoint.model, inputs.files, inputs.dev.pairs)
+    write_checkpoint(folder, inputs.checkpoint, inputs.files, inputs.dev.pairs)
     written = load_checkpoint(str(folder), IdOverrides())
     rouge = {**measured["rouge_l"], "after_training": _rouge(inputs.judge, written, "after")}
     report = {

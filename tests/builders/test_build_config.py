@@ -17,7 +17,8 @@ from kobart_runtime.settings import Limits
 from tests.conftest import REPOSITORY
 
 FLAGS = {
-    "--checkpoint", "--precision", "--runtime", "--output", "--model-name", "--max-queue-size",
+    "--checkpoint", "--tokenizer", "--adapter",
+    "--precision", "--runtime", "--output", "--model-name", "--max-queue-size",
     "--max-request-seconds", "--max-input-bytes", "--max-batch-size", "--max-source-length",
     "--max-cache-mib",
     "--max-target-length", "--max-beams", "--config", "--force", "--decoder-start-token-id",
@@ -42,7 +43,7 @@ def test_the_flags_are_those_of_this_version() -> None:
 def test_defaults_are_the_runtimes_own() -> None:
     config = BuildConfig()
     assert config.limits(Limits.max_source_length, Limits.max_target_length) == Limits()
-    assert config.tokenizer == TokenizerConfig()
+    assert config.text_to_ids == TokenizerConfig()
     assert config.output_folder == Path.cwd() / "build" / "kobart-fp32"
 
 
@@ -60,7 +61,10 @@ def test_yaml_keys_are_the_flags_names(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("max-beam: 4", "unknown option 'max-beam'; did you mean max-beams"),
-        ("surplus: 4", "unknown option 'surplus'; valid are checkpoint, precision"),
+        (
+            "surplus: 4",
+            "unknown option 'surplus'; valid are checkpoint, tokenizer, adapter",
+        ),
         ("max-beams: four", "max-beams must be a int, got 'four'"),
         ("max-beams: true", "max-beams must be a int, got True"),
         ("max-beams: 4.0", "max-beams must be a int, got 4.0"),

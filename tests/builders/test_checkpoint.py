@@ -18,6 +18,7 @@ from builders.special_ids import IdOverrides
 from kobart_runtime.errors import CheckpointError
 from kobart_runtime.model_config import ModelShape, sha256_of
 from kobart_runtime.settings import Limits
+from tests.conftest import REPOSITORY
 
 MakeCheckpoint = Callable[..., Path]
 NO_OVERRIDES = IdOverrides()
@@ -108,15 +109,6 @@ def test_damaged_weights_are_refused(make_checkpoint: MakeCheckpoint) -> None:
         load(folder)
 
 
-def test_a_checkpoint_without_tokenizer_json_says_how_to_get_one(
-    make_checkpoint: MakeCheckpoint,
-) -> None:
-    folder = make_checkpoint()
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no tokenizer\.json.*save_pretrained"):
-        load(folder)
-
-
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_broken_json_is_refused(make_checkpoint: MakeCheckpoint, content: str) -> None:
     folder = make_checkpoint()
@@ -125,10 +117,44 @@ def test_broken_json_is_refused(make_checkpoint: MakeCheckpoint, content: str) -
         find_files(str(folder))
 
 
-@pytest.mark.parametrize("source", ["/no/such/folder", "./nowhere", "assets/nowhere/at/all"])
-def test_sources_that_are_neither_folder_nor_hub_id(source: str) -> None:
-    with pytest.raises(CheckpointError, match="is not a folder"):
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/no/such/folder",
+        "./nowhere",
+        "../nowhere",
+        "~/nowhere",
+        "assets/nowhere",  # the parent is a folder here: a mistake in a path
+        "assets/nowhere/at/all",
+        "nowhere/at/all",
+        "README.md",
+        "organisation/name/",
+    ],
+)
+def test_paths_that_do_not_exist_are_not_asked_of_the_hub(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr("builders.checkpoint_files.cached_file", pytest.fail)
+    with pytest.raises(CheckpointError, match="is not a folder: --checkpoint wants a folder or a"):
         load(source)
+
+
+def test_hub_ids_are_asked_of_the_hub(
+    make_checkpoint: MakeCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's answers are played; its snapshot is a folder as any other."""
+    folder, asked = make_checkpoint(), []
+
+    def cached(source: str, name: str, **_: Any) -> str | None:
+        asked.append((source, name))
+        return str(folder / name) if (folder / name).is_file() else None
+
+    monkeypatch.setattr("builders.checkpoint_files.cached_file", cached)
+    assert find_files("organisation/name").folder == folder
+    assert ("organisation/name", "config.json") in asked
+    # Whatever would change what is built, or says that something is missing.
+    assert {name for _, name in asked} >= {"adapter_config.json", "added_tokens.json"}
 
 
 def test_a_folder_without_config_json(tmp_path: Path) -> None:

@@ -271,6 +271,7 @@ def test_a_model_saved_with_masks_is_refused(checkpoint: Path, tmp_path: Path) -
     model = load_checkpoint(str(checkpoint), IdOverrides()).model
     ModelPruner().magnitude_pruning(model)
     model.save_pretrained(tmp_path)
+    shutil.copy(checkpoint / "tokenizer.json", tmp_path)
     with pytest.raises(CheckpointError, match=r"masks: call ModelPruner\.make_permanent"):
         load_checkpoint(str(tmp_path), IdOverrides())
 

@@ -22,10 +22,13 @@ from builders.special_ids import IdOverrides
 from client.rouge import rouge_l_means
 from kobart_documents import Pair, read_pairs
 from kobart_runtime.errors import BuildError, ConfigError, DocumentError
+from kobart_runtime.model_config import sha256_of
+from tests.builders.adapters import train as train_adapter
 from tests.kobart_documents.files import write_rows
 from training.finetune import main
 from training.finetune_config import FinetuneConfig
 from training.finetune_examples import Collator, ExampleEncoder
+from training.finetune_output import write_checkpoint as write_output
 from training.finetune_pipeline import Inputs, finetune
 from training.finetune_trainer import GroupedTrainer
 
@@ -342,6 +345,32 @@ def test_the_dev_file_is_read_before_the_checkpoint(settings: Settings, tmp_path
     config = FinetuneConfig(**{**settings, **changes}, output=str(tmp_path / "out"))
     with pytest.raises(DocumentError, match=r"wrong-file\.csv has no column named dialogue"):
         finetune(config)
+
+
+def test_what_is_trained_on_is_the_merged_model_with_the_tokenizer_that_was_given(
+    checkpoint: Path, settings: Settings, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(checkpoint, tmp_path / "bare")
+    (bare / "tokenizer.json").unlink()
+    changes = {
+        "checkpoint": str(bare),
+        "adapter": str(train_adapter(checkpoint, tmp_path / "adapter")),
+        "tokenizer": str(checkpoint),
+        "dev": None,
+    }
+    config = FinetuneConfig(**{**settings, **changes}, output=str(tmp_path / "out"))
+    with pytest.raises(ConfigError, match=r"bare ships no dev\.jsonl: give pairs by --dev FILE"):
+        Inputs.load(config)
+    inputs = Inputs.load(replace(config, dev=settings["dev"]))
+    assert inputs.describe()["checkpoint"]["adapter"]["source"] == changes["adapter"]
+    (tmp_path / "written").mkdir()
+    write_output(tmp_path / "written", inputs.checkpoint, inputs.files, inputs.dev.pairs)
+    written = load_checkpoint(str(tmp_path / "written"), IdOverrides())
+    assert written.files["tokenizer.json"] == sha256_of(checkpoint / "tokenizer.json")
+    merged, base = inputs.checkpoint.model, load_checkpoint(str(checkpoint), IdOverrides()).model
+    name = "model.encoder.layers.0.self_attn.q_proj.weight"
+    assert torch.equal(written.model.get_parameter(name), merged.get_parameter(name))
+    assert not torch.equal(merged.get_parameter(name), base.get_parameter(name))
 
 
 def test_columns_are_those_of_the_files_that_were_given(
