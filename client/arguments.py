@@ -15,7 +15,7 @@ _SETTING_HELP = {
     "min_new_tokens": "shortest summary, in tokens",
     "no_repeat_ngram_size": "no n-gram of this size twice; 0 = off",
     "repetition_penalty": "above 1.0 discourages repeated tokens",
-    "length_penalty": "above 1.0 prefers longer hypotheses",
+    "length_penalty": "any finite number: the higher, the longer the chosen hypothesis; 0 = off",
     "early_stopping": "stop when as many hypotheses as beams are finished",
 }
 
