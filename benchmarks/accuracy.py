@@ -23,6 +23,7 @@ from benchmarks.accuracy_speed import pytorch_score, tokens_per_s
 from benchmarks.guide import main as write_guide
 from benchmarks.results import write_json
 from benchmarks.scoring import Judge
+from builders.paths import KEPT_BUILDS
 from client.perf.machine import Machine
 from kobart_runtime.errors import KobartError
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted: what was measured is kept", file=sys.stderr)
         return 130
-    return write_guide()
+    return write_guide([])
 
 
 def measure(work: Path, repeats: int) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--work",
         type=Path,
-        default=Path("build/accuracy"),
+        default=KEPT_BUILDS / "accuracy",
         metavar="DIR",
         help="for builds and results (default: %(default)s)",
     )

@@ -13,14 +13,14 @@ from typing import Any
 from benchmarks.results import read_json, write_json
 from benchmarks.scoring import Judge
 from builders.config import BuildConfig
-from builders.paths import CHECKOUT, DEFAULT_CHECKPOINT
+from builders.paths import DEFAULT_CHECKPOINT_FOLDER
 from builders.pipeline import build
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
 from training.corpus.dialogue import CorpusConfig, generate
 from training.finetune_config import FinetuneConfig
 from training.finetune_pipeline import REPORT_FILE, finetune
 
-MINI = CHECKOUT / DEFAULT_CHECKPOINT
+MINI = DEFAULT_CHECKPOINT_FOLDER
 TEST_FILE = MINI / "test.jsonl"
 
 # Fine-tuning: fresh dialogues of the training split, no combination of values in common with the

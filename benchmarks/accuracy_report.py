@@ -10,10 +10,10 @@ from typing import Any
 from benchmarks.accuracy_cells import BUILDS, EPOCHS, LAYERS, LAYERS_EPOCHS, METHODS, Cell
 from benchmarks.pages import machine_line, markdown_table
 from benchmarks.results import read_json
-from builders.paths import CHECKOUT
+from builders.paths import DOCS
 
-MEASUREMENTS = CHECKOUT / "docs" / "measurements" / "accuracy.json"
-IMAGES = CHECKOUT / "docs" / "images"
+MEASUREMENTS = DOCS / "measurements" / "accuracy.json"
+IMAGES = DOCS / "images"
 BUILD_HEADERS = {
     "en": (
         "build",

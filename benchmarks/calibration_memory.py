@@ -20,6 +20,7 @@ import numpy as np
 from benchmarks.kept_builds import kept_build
 from builders.checkpoint import RANDOM_CHECKPOINT
 from builders.measuring import peak_memory_mb
+from builders.paths import KEPT_BUILDS
 from calibration.calibrator import calibrate
 from calibration.documents import Document, DocumentSet
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
@@ -42,10 +43,18 @@ def random_documents(count: int, source_len: int, summary_len: int, vocab_size: 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build what is missing, calibrate, print one line of JSON."""
     parser = argparse.ArgumentParser(prog="benchmarks.calibration_memory", description=__doc__)
-    parser.add_argument("--documents", type=int, default=512)
+    parser.add_argument(
+        "--documents", type=int, default=512, help="how many (default: %(default)s)"
+    )
     parser.add_argument("--source-len", type=int, default=512, help="ids of each document")
     parser.add_argument("--summary-len", type=int, default=64, help="decode steps of each document")
-    parser.add_argument("--build", type=Path, default=Path("build/kobart-base-random-fp32"))
+    parser.add_argument(
+        "--build",
+        type=Path,
+        default=KEPT_BUILDS / f"{RANDOM_CHECKPOINT}-fp32",
+        metavar="DIR",
+        help="whose graphs are calibrated; made if it is missing (default: %(default)s)",
+    )
     asked = parser.parse_args(argv)
     if not (asked.build / MANIFEST_NAME).exists():  # one that is there may be the user's: it stays
         kept_build(asked.build, "--checkpoint", RANDOM_CHECKPOINT)

@@ -27,11 +27,13 @@ from benchmarks.our_runtime import open_tokenizer
 from benchmarks.recording import REPORTS, Content, add_output, record
 from benchmarks.subjects import DEFAULT_DATA, BuildFacts
 from builders.checkpoint import RANDOM_CHECKPOINT
+from builders.checkpoint_files import find_folder
+from builders.paths import DEFAULT_CHECKPOINT
 from client.arguments import add_setting_flags, given_settings
 from client.report.document import Text
 from client.rouge import characters, rouge_l
 from kobart_documents import ReadOptions, add_reading_flags, read_pairs
-from kobart_runtime.errors import ConfigError, InvalidArgumentError
+from kobart_runtime.errors import CheckpointError, ConfigError, InvalidArgumentError
 
 COMMAND = "compare"
 BASELINE = "PyTorch fp32"
@@ -142,8 +144,12 @@ def _weights_mb(checkpoint: str, build: BuildFacts) -> float:
     """Of the checkpoint's files; random weights have none, and would take four bytes each."""
     if checkpoint == RANDOM_CHECKPOINT:
         return 4 * build.num_parameters / 1e6
-    folder = Path(checkpoint)
-    files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    try:
+        folder = find_folder(checkpoint)
+    except CheckpointError:
+        folder = None
+    patterns = ("*.safetensors", "pytorch_model*.bin")
+    files = [file for pattern in patterns for file in folder.glob(pattern)] if folder else []
     if not files:
         raise InvalidArgumentError(
             f"the checkpoint {checkpoint} has no weights here: give its folder with --checkpoint"
@@ -159,7 +165,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Summarize the same documents with builds, PyTorch and CTranslate2, each in a "
         "process of its own, in turns; recommends a build and says why.",
     )
-    parser.add_argument("builds", type=Path, nargs="*", metavar="BUILD")
+    parser.add_argument(
+        "builds", type=Path, nargs="*", metavar="BUILD", help="folders of builds of one checkpoint"
+    )
     parser.add_argument(
         "--standard",
         action="store_true",
@@ -178,9 +186,28 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="documents with their summaries (default: kobart-mini's dev set)",
     )
     add_reading_flags(parser)
-    parser.add_argument("--documents", type=int, default=64, metavar="N")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N")
+    parser.add_argument(
+        "--documents",
+        type=int,
+        default=64,
+        metavar="N",
+        help="how many of them are summarized (default %(default)s; --quick: 4)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="documents that a system is given at once (default %(default)s)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=5,
+        metavar="N",
+        help="timed runs of each system, after one that is not timed "
+        "(default %(default)s; --quick: 2)",
+    )
     parser.add_argument(
         "--min-rouge-share",
         type=float,
@@ -202,6 +229,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     if args.standard and args.checkpoint is None:
-        args.checkpoint = "assets/kobart-mini"
+        args.checkpoint = DEFAULT_CHECKPOINT
     args.output = args.output or REPORTS / COMMAND
     return record(lambda: CompareBenchmark(args), args.output)

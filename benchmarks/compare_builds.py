@@ -7,8 +7,9 @@ from pathlib import Path
 from benchmarks.kept_builds import kept_build
 from benchmarks.sizes import long_documents
 from builders.checkpoint import RANDOM_CHECKPOINT
+from builders.paths import KEPT_BUILDS
 
-FOLDER = Path("build/compare")
+FOLDER = KEPT_BUILDS / "compare"
 PRUNING = ("--prune", "structured=0.2")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "fp32": ("--precision", "fp32"),

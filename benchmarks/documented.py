@@ -14,15 +14,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from builders.paths import CHECKOUT
+from builders.paths import DOCS
 from client.report.document import PARTIAL, Report, read_report
 from client.report.plain import table_markdown
 from client.report.plots import to_svg_file
 from client.report.writing import write_whole
 from kobart_runtime.errors import ConfigError, KobartError
 
-PAGE = CHECKOUT / "docs" / "benchmarks.md"
-PICTURE = CHECKOUT / "docs" / "images" / "rouge-speed.svg"
+PAGE = DOCS / "benchmarks.md"
+PICTURE = DOCS / "images" / "rouge-speed.svg"
 PICTURED = "rouge-speed"
 
 
@@ -56,7 +56,9 @@ def replaced(page: str, name: str, report: Report) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks.documented", description=__doc__)
-    parser.add_argument("reports", type=Path, nargs="+", metavar="report.json")
+    parser.add_argument(
+        "reports", type=Path, nargs="+", metavar="report.json", help="below a folder of its name"
+    )
     try:
         for path in parser.parse_args(argv).reports:
             report = read_report(path)

@@ -187,7 +187,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Time the encoder and one decode step, in this process and through "
         "perf_analyzer on the real Triton; the difference is transport.",
     )
-    parser.add_argument("build", type=Path, metavar="BUILD")
+    parser.add_argument("build", type=Path, metavar="BUILD", help="folder of a build")
     parser.add_argument(
         "--data",
         type=Path,

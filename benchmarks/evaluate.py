@@ -190,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
         "goes on where it stopped.",
         epilog="exit status: 0; 1 after an error, or below a --min flag; 130 after Ctrl-C",
     )
-    parser.add_argument("build", type=Path, metavar="BUILD")
+    parser.add_argument("build", type=Path, metavar="BUILD", help="folder of a build")
     parser.add_argument(
         "--data",
         type=Path,

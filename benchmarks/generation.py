@@ -24,14 +24,13 @@ from benchmarks.generation_setup import Setup
 from benchmarks.generation_sizes import FULL, QUICK
 from benchmarks.generation_summary import summary
 from benchmarks.recording import EXIT_FAILED, EXIT_INTERRUPTED
-from builders.paths import CHECKOUT
+from builders.paths import KEPT_BUILDS
 from client.perf.machine import Machine, Quietness
 from kobart_runtime.errors import ConfigError, KobartError
 
 # Each a module `generation_NAME` with `measure`, imported when its turn comes: the contestants'
 # processes import this module too, and are to hold what they need alone.
 SECTIONS = ("cases", "mixed", "served", "arrival", "growth", "limits", "shares")
-BUILDS = Path("build")
 MIN_REPEATS = 2  # with fewer there is no ratio
 
 
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = asked.json or Path(folder) / MEASUREMENTS.name
         if asked.json is None and asked.all and not asked.quick:
-            path = CHECKOUT / MEASUREMENTS
+            path = MEASUREMENTS
         try:
             names = list(SECTIONS) if asked.all else section_names(asked.only)
             read_sections(path)  # refused now rather than after the measurement
@@ -102,13 +101,13 @@ def _setup(asked: argparse.Namespace, work: Path) -> Setup:
 def _full_build(precision: str) -> Path:
     from benchmarks.sizes import Variant, built
 
-    return built(Variant(precision, pruned=False), BUILDS)
+    return built(Variant(precision, pruned=False), KEPT_BUILDS)
 
 
 def _mini_build(precision: str) -> Path:
     from benchmarks.kept_builds import kept_build
 
-    folder = BUILDS / f"benchmarks/kobart-mini-{precision}"
+    folder = KEPT_BUILDS / f"benchmarks/kobart-mini-{precision}"
     return kept_build(folder, "--precision", precision, "--runtime", "onnxruntime")
 
 
@@ -144,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
             f"--{precision}-build",
             type=Path,
             metavar="DIR",
-            help=f"the {precision} build (default: made below {BUILDS}/ if it is missing)",
+            help=f"the {precision} build (default: made below {KEPT_BUILDS} if it is missing)",
         )
     return parser
 

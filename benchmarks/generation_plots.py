@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.generation_results import MEASUREMENTS, Row, read_sections
-from builders.paths import CHECKOUT
+from builders.paths import DOCS
 from client.report.document import Plot, Series, Text
 from client.report.plots import to_svg_file
 
-IMAGES = CHECKOUT / "docs" / "images"
+IMAGES = DOCS / "images"
 AXES = {  # as they are kept -> for people
     "slots-greedy": "slots, greedy",
     "slots-beam": "slots, beam 4",
@@ -20,7 +20,7 @@ AXES = {  # as they are kept -> for people
 
 def write_plots() -> None:
     """Write the plots of the kept measurement, if there is one."""
-    section = read_sections(CHECKOUT / MEASUREMENTS).get("growth")
+    section = read_sections(MEASUREMENTS).get("growth")
     if section is None:
         return
     IMAGES.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ from benchmarks.generation_results import MEASUREMENTS, Row, read_sections
 from benchmarks.generation_shares import NAMES
 from benchmarks.generation_summary import bars_table, machine_lines
 from benchmarks.pages import markdown_table
-from builders.paths import CHECKOUT
 
 MISSING = "not measured yet"
 Table = Callable[[Row], str]
@@ -19,7 +18,7 @@ Table = Callable[[Row], str]
 
 def tables() -> dict[str, Callable[[], str]]:
     """By the names that pages ask for them with."""
-    sections = read_sections(CHECKOUT / MEASUREMENTS)
+    sections = read_sections(MEASUREMENTS)
     found: dict[str, Callable[[], str]] = {
         f"performance-{name}": partial(_of_section, sections, name.split("-")[0], make)
         for name, make in _TABLES.items()

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import read_json, write_json
+from builders.paths import DOCS
 from client.perf.machine import Machine
 from client.perf.statistics import Spread, ratio
 from client.report.document import rounded
 from kobart_runtime.errors import ConfigError
 
-MEASUREMENTS = Path("docs/measurements/performance.json")  # relative to the checkout
+MEASUREMENTS = DOCS / "measurements" / "performance.json"
 Row = Mapping[str, Any]
 _FIELDS = {"machine", "noise", "settings", "rows", "bars"}
 

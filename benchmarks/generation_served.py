@@ -15,14 +15,14 @@ from benchmarks.our_runtime import open_tokenizer
 from benchmarks.subjects import BuildFacts, serving
 from benchmarks.traffic import TextCall
 from benchmarks.traffic_answers import Replay, check_count, continuous_texts
-from builders.paths import CHECKOUT, DEFAULT_CHECKPOINT
+from builders.paths import DEFAULT_CHECKPOINT_FOLDER
 from client.async_client import AsyncKobartClient
 from client.perf.statistics import Spread
 from kobart_documents import read_texts
 from kobart_runtime.settings import GenerationSettings
 
 LIMIT = 0.95
-TEXTS = CHECKOUT / DEFAULT_CHECKPOINT / "test.jsonl"
+TEXTS = DEFAULT_CHECKPOINT_FOLDER / "test.jsonl"
 SERVED, IN_PROCESS = "Triton over gRPC", "loop in process"
 SENT = ("num_beams", "max_new_tokens", "min_new_tokens", "no_repeat_ngram_size")
 

@@ -20,6 +20,7 @@ from benchmarks.gpu_variants import FULL, MINI, VARIANTS, Model, Variant, build_
 from builders.gpu import Gpu
 from builders.gpu_sampler import GpuSampler
 from builders.measuring import Watch
+from builders.paths import DOCS
 from kobart_runtime.errors import KobartError
 
 
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("docs"),
+        default=DOCS,
         metavar="DIR",
         help="folder of gpu.json and gpu.md (default: %(default)s)",
     )

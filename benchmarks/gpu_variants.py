@@ -11,7 +11,7 @@ from typing import Any
 
 from builders.checkpoint import RANDOM_CHECKPOINT
 from builders.config import BuildConfig
-from builders.paths import DEFAULT_CHECKPOINT
+from builders.paths import DEFAULT_CHECKPOINT, DEFAULT_CHECKPOINT_FOLDER
 from builders.pipeline import build
 from builders.plans import all_profiles
 from builders.precision import DEV_FILE, PORTABLE_FILES
@@ -19,7 +19,7 @@ from builders.prepared_plans import PlanJob, write_jobs
 from kobart_runtime.errors import KobartError
 from kobart_runtime.model_config import ENGINE_FILES, MANIFEST_NAME, ModelConfig
 
-MINI_DOCUMENTS = str(Path(DEFAULT_CHECKPOINT) / DEV_FILE)
+MINI_DOCUMENTS = str(DEFAULT_CHECKPOINT_FOLDER / DEV_FILE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ MINI = Model(
     name="kobart-mini",
     checkpoint=DEFAULT_CHECKPOINT,
     documents=MINI_DOCUMENTS,
-    test_documents=Path(DEFAULT_CHECKPOINT) / "test.jsonl",
+    test_documents=DEFAULT_CHECKPOINT_FOLDER / "test.jsonl",
 )
 FULL = Model(
     name="KoBART, full size, random weights",

@@ -5,16 +5,17 @@ python -m benchmarks.guide
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from benchmarks import accuracy_report, generation_plots, generation_report, sizes_report
 from benchmarks.pages import fill_pages
-from builders.paths import CHECKOUT
+from builders.paths import DOCS
 from kobart_runtime.errors import KobartError
 
 PAGES = tuple(
-    CHECKOUT / "docs" / name
+    DOCS / name
     for name in ("accuracy.md", "optimization.md", "optimization.ko.md", "performance.md")
 )
 
@@ -24,12 +25,13 @@ def tables() -> dict[str, Callable[[], str]]:
     return {**accuracy_report.tables(), **sizes_report.tables(), **generation_report.tables()}
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write all plots and tables.
 
     Returns:
-        The exit code: 0, or 1 for an error.
+        The exit code: 0, or 1 for an error; argparse exits by 2.
     """
+    argparse.ArgumentParser(prog="python -m benchmarks.guide", description=__doc__).parse_args(argv)
     try:
         accuracy_report.write_plots()
         generation_plots.write_plots()

@@ -211,7 +211,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Summarize documents in this process and time every phase, then profile both "
         "engines operator by operator (ONNX Runtime builds).",
     )
-    parser.add_argument("build", type=Path, metavar="BUILD")
+    parser.add_argument("build", type=Path, metavar="BUILD", help="folder of a build")
     parser.add_argument(
         "--data",
         type=Path,

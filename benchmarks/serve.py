@@ -194,7 +194,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Start a server of a build and load it: requests in flight, Poisson arrivals, "
         "then a binary search for the highest rate whose p95 latency meets the target.",
     )
-    parser.add_argument("build", type=Path, metavar="BUILD")
+    parser.add_argument("build", type=Path, metavar="BUILD", help="folder of a build")
     parser.add_argument("--url", metavar="HOST:PORT", help="a server of this build that runs")
     parser.add_argument(
         "--target-ms",
@@ -221,7 +221,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--lengths", metavar="CHARS[:WEIGHT],...", help="make documents of these lengths from them"
     )
-    parser.add_argument("--load-generator", choices=DRIVERS, default=DRIVERS[0])
+    parser.add_argument(
+        "--load-generator",
+        choices=DRIVERS,
+        default=DRIVERS[0],
+        help="what sends the requests (default %(default)s)",
+    )
     add_setting_flags(parser)
     add_output(parser, COMMAND)
     parser.set_defaults(run=run)

@@ -23,6 +23,7 @@ from benchmarks.engine_speed import Speed, speeds
 from benchmarks.kept_builds import kept_build
 from benchmarks.results import read_json, write_json
 from builders.checkpoint import RANDOM_CHECKPOINT
+from builders.paths import KEPT_BUILDS
 from client.perf.machine import Machine
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
 from kobart_runtime.runners import open_runner
@@ -54,7 +55,7 @@ VARIANTS = (BASE, Variant("fp16", False), Variant("int8", False), Variant("fp32"
 def main(argv: Sequence[str] | None = None) -> int:
     """Build what is missing, time, print a table and write the JSON."""
     parser = argparse.ArgumentParser(prog="benchmarks.sizes", description=__doc__)
-    parser.add_argument("--builds", type=Path, default=Path("build"), help="default: build")
+    parser.add_argument("--builds", type=Path, default=KEPT_BUILDS, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="in turn; the best counts")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the figures here too")
     asked = parser.parse_args(argv)

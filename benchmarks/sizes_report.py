@@ -8,9 +8,9 @@ from typing import Any
 
 from benchmarks.pages import machine_line, markdown_table
 from benchmarks.results import read_json
-from builders.paths import CHECKOUT
+from builders.paths import DOCS
 
-MEASUREMENTS = CHECKOUT / "docs" / "measurements" / "sizes.json"
+MEASUREMENTS = DOCS / "measurements" / "sizes.json"
 HEADERS = {
     "en": (
         "build",

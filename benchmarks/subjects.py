@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from builders.paths import CHECKOUT, DEFAULT_CHECKPOINT
+from builders.paths import DEFAULT_CHECKPOINT_FOLDER
 from kobart_runtime.model_config import (
     MANIFEST_NAME,
     TOKENIZER_FILE,
@@ -18,7 +18,7 @@ from kobart_runtime.model_config import (
 from server.build_folder import BuildFolder
 from server.supervisor import TritonServer, free_ports
 
-DEFAULT_DATA = CHECKOUT / DEFAULT_CHECKPOINT / "dev.jsonl"
+DEFAULT_DATA = DEFAULT_CHECKPOINT_FOLDER / "dev.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)

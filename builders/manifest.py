@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from builders.artefact import Artefact
-from builders.checkpoint import Checkpoint
+from builders.checkpoint import RANDOM_CHECKPOINT, Checkpoint
+from builders.checkpoint_files import find_folder
 from builders.config import BuildConfig
 from builders.cpu_engines import CpuEngines
 from builders.paths import CHECKOUT
@@ -142,15 +143,22 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
 
 def _describe_checkpoint(facts: BuildFacts) -> dict[str, Any]:
     checkpoint, pruning = facts.checkpoint, facts.pruning
+    source, tokenizer = _located(checkpoint.source), checkpoint.tokenizer_source
     return {
-        "source": checkpoint.source,
+        "source": source,
         "trained": checkpoint.trained,
-        "tokenizer": checkpoint.tokenizer_source,
+        "tokenizer": source if tokenizer == checkpoint.source else tokenizer,
         "adapter": asdict(checkpoint.adapter) if checkpoint.adapter else None,
         "parameters": (pruning.stats["total_params"] if pruning else num_params(checkpoint.model)),
         "files": checkpoint.files,
         "warnings": list(checkpoint.warnings),
     }
+
+
+def _located(source: str) -> str:
+    """The name of a loaded checkpoint that finds it from any working directory."""
+    folder = None if source == RANDOM_CHECKPOINT else find_folder(source)
+    return str(folder.resolve()) if folder else source  # a hub id is the same everywhere
 
 
 def _versions(encoder_engine: str) -> dict[str, str]:

@@ -14,13 +14,13 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import BartForConditionalGeneration
 
+from builders.paths import DEFAULT_CHECKPOINT_FOLDER
 from client.rouge import mean, rouge_l_means
 from training.corpus.dialogue import Example
 from training.corpus.values import group_of, mentions
 from training.evaluation_sets import CONFIGS, read_set
 from training.model import PAD_ID
 
-DEFAULT_CHECKPOINT = Path(__file__).parent.parent / "assets" / "kobart-mini"
 BATCH_SIZE = 10
 
 
@@ -138,7 +138,14 @@ def evaluate(checkpoint: Path) -> dict[str, object]:
 def main() -> None:
     """Score a checkpoint and write metrics.json beside it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path, nargs="?", default=DEFAULT_CHECKPOINT)
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        nargs="?",
+        default=DEFAULT_CHECKPOINT_FOLDER,
+        metavar="DIR",
+        help="folder of a checkpoint with test.jsonl beside it (default: %(default)s)",
+    )
     checkpoint = parser.parse_args().checkpoint
     path = checkpoint / "metrics.json"
     metrics = json.loads(path.read_text()) if path.exists() else {}

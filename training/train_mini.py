@@ -20,9 +20,10 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm import tqdm
 from transformers import BartForConditionalGeneration
 
+from builders.paths import DEFAULT_CHECKPOINT_FOLDER, KEPT_BUILDS
 from training.batches import batches
 from training.corpus.dialogue import CorpusConfig, generate
-from training.evaluate_mini import DEFAULT_CHECKPOINT, score, summarize
+from training.evaluate_mini import score, summarize
 from training.model import PAD_ID, export, new_model
 from training.schedule import Progress, TrainingConfig, learning_rate
 from training.tokenizer import build_tokenizer, save_tokenizer
@@ -195,8 +196,8 @@ def main() -> None:
     """Parse the command line and train."""
     defaults = TrainingConfig()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=DEFAULT_CHECKPOINT)
-    parser.add_argument("--state", type=Path, default=Path("build/train_mini/state.pt"))
+    parser.add_argument("--output", type=Path, default=DEFAULT_CHECKPOINT_FOLDER)
+    parser.add_argument("--state", type=Path, default=KEPT_BUILDS / "train_mini" / "state.pt")
     parser.add_argument("--resume", action="store_true", help="go on from --state if it exists")
     parser.add_argument("--steps", type=int, default=defaults.steps)
     parser.add_argument("--minutes", type=float, help="end the schedule at this time")

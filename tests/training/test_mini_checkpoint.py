@@ -7,7 +7,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import BartForConditionalGeneration
 
-from training.evaluate_mini import DEFAULT_CHECKPOINT, score, summarize
+from builders.paths import DEFAULT_CHECKPOINT_FOLDER
+from training.evaluate_mini import score, summarize
 from training.evaluation_sets import CONFIGS, FILES, SAMPLES, lines, read_set
 
 MAX_BYTES = 15 * 1000 * 1000
@@ -21,7 +22,7 @@ IDS = {
 
 
 def read_json(name: str) -> dict[str, Any]:
-    return json.loads((DEFAULT_CHECKPOINT / name).read_text(encoding="utf-8"))
+    return json.loads((DEFAULT_CHECKPOINT_FOLDER / name).read_text(encoding="utf-8"))
 
 
 def test_config_is_of_kobart_kind() -> None:
@@ -44,7 +45,7 @@ def test_generation_config() -> None:
 
 
 def test_weights_are_small_half_precision_and_tied() -> None:
-    path = DEFAULT_CHECKPOINT / "model.safetensors"
+    path = DEFAULT_CHECKPOINT_FOLDER / "model.safetensors"
     assert path.stat().st_size <= MAX_BYTES
     with safe_open(path, framework="pt") as weights:
         names = set(weights.keys())
@@ -55,18 +56,18 @@ def test_weights_are_small_half_precision_and_tied() -> None:
 
 @pytest.mark.parametrize("file", sorted(FILES))
 def test_committed_sets_are_what_the_seed_gives(file: str) -> None:
-    assert (DEFAULT_CHECKPOINT / file).read_text(encoding="utf-8") == lines(file)
+    assert (DEFAULT_CHECKPOINT_FOLDER / file).read_text(encoding="utf-8") == lines(file)
 
 
 def test_committed_sets_have_the_promised_sizes() -> None:
     for name, (_, num_examples) in CONFIGS.items():
-        assert len(read_set(DEFAULT_CHECKPOINT, name)) == num_examples
+        assert len(read_set(DEFAULT_CHECKPOINT_FOLDER, name)) == num_examples
 
 
 def test_samples_are_dev_dialogues() -> None:
-    dev = read_set(DEFAULT_CHECKPOINT, "dev")
+    dev = read_set(DEFAULT_CHECKPOINT_FOLDER, "dev")
     for file, index in SAMPLES.items():
-        text = (DEFAULT_CHECKPOINT / "samples" / file).read_text(encoding="utf-8")
+        text = (DEFAULT_CHECKPOINT_FOLDER / "samples" / file).read_text(encoding="utf-8")
         assert text == dev[index].dialogue + "\n"
 
 
@@ -81,9 +82,11 @@ def test_stated_scores_meet_the_bars() -> None:
 
 
 def test_checkpoint_summarizes() -> None:
-    model = BartForConditionalGeneration.from_pretrained(DEFAULT_CHECKPOINT, dtype=torch.float32)
-    tokenizer = Tokenizer.from_file(str(DEFAULT_CHECKPOINT / "tokenizer.json"))
-    examples = read_set(DEFAULT_CHECKPOINT, "test")[:8]
+    model = BartForConditionalGeneration.from_pretrained(
+        DEFAULT_CHECKPOINT_FOLDER, dtype=torch.float32
+    )
+    tokenizer = Tokenizer.from_file(str(DEFAULT_CHECKPOINT_FOLDER / "tokenizer.json"))
+    examples = read_set(DEFAULT_CHECKPOINT_FOLDER, "test")[:8]
     summaries = summarize(model.eval(), tokenizer, [e.dialogue for e in examples])
     scores = score(examples, summaries)
     assert scores.rouge_l_characters >= 0.80

@@ -5,8 +5,8 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from builders.paths import DEFAULT_CHECKPOINT_FOLDER
 from training.corpus.dialogue import CorpusConfig, generate
-from training.evaluate_mini import DEFAULT_CHECKPOINT
 from training.tokenizer import EMOJI, SPEAKERS, VOCAB_SIZE, alphabet, build_tokenizer
 
 CONTROL_IDS = {
@@ -24,7 +24,7 @@ CONTROL_IDS = {
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.from_file(str(DEFAULT_CHECKPOINT / "tokenizer.json"))
+    return Tokenizer.from_file(str(DEFAULT_CHECKPOINT_FOLDER / "tokenizer.json"))
 
 
 def test_special_tokens_have_kobart_ids(tokenizer: Tokenizer) -> None:
@@ -41,7 +41,7 @@ def test_nothing_is_added_to_the_text(tokenizer: Tokenizer) -> None:
 
 
 def test_auto_tokenizer_gives_the_same_ids(tokenizer: Tokenizer) -> None:
-    auto = AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    auto = AutoTokenizer.from_pretrained(DEFAULT_CHECKPOINT_FOLDER)
     text = next(generate(CorpusConfig(split="dev"))).dialogue + "\nＡＢＣ ㅋㅋㅋ 뷁 🤣 hello"
     encoded = auto(text)
     assert auto.is_fast
@@ -77,4 +77,4 @@ def test_dialogue_lengths(tokenizer: Tokenizer) -> None:
 def test_committed_tokenizer_is_the_trained_one(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     build_tokenizer().save(str(path))
-    assert path.read_bytes() == (DEFAULT_CHECKPOINT / "tokenizer.json").read_bytes()
+    assert path.read_bytes() == (DEFAULT_CHECKPOINT_FOLDER / "tokenizer.json").read_bytes()
