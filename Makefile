@@ -51,7 +51,7 @@ benchmark: $(INSTALLED)  ## tokens per second against the peers, full size: docs
 	$(BIN)/python -m benchmarks.generation --all
 	$(BIN)/python -m benchmarks.guide
 
-gpu: $(INSTALLED)  ## build and measure TensorRT plans on this GPU: docs/gpu.md
+gpu: $(INSTALLED)  ## build and measure TensorRT plans on this GPU: docs/tensorrt.md
 	@$(BIN)/python -m benchmarks.gpu --check-gpu
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,build,tensorrt]'
 	$(BIN)/python -m benchmarks.gpu

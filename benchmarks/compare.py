@@ -222,7 +222,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="compare with CTranslate2 (default: yes)",
     )
     add_setting_flags(parser)
-    add_output(parser, COMMAND)
+    add_output(parser, COMMAND, quick="4 documents and 2 repeats")
     parser.set_defaults(run=run)
 
 
@@ -231,4 +231,4 @@ def run(args: argparse.Namespace) -> int:
     if args.standard and args.checkpoint is None:
         args.checkpoint = DEFAULT_CHECKPOINT
     args.output = args.output or REPORTS / COMMAND
-    return record(lambda: CompareBenchmark(args), args.output)
+    return record(lambda: CompareBenchmark(args), args.output, is_quick=args.quick)

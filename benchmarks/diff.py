@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from client.perf.statistics import NO_CLEAR_DIFFERENCE, Ratio, Spread, ratio
-from client.report.document import Cell, Column, Report, Table, read_report
+from client.report.document import QUICK_NOTE, Cell, Column, Report, Table, read_report
 from kobart_runtime.errors import ConfigError, KobartError
 
 COMMAND = "diff"
@@ -117,8 +117,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "only if no repeat of one run lies within the spread of the other.",
         epilog="exit status: 0; 1 if anything is worse, or after an error",
     )
-    parser.add_argument("before", type=Path, metavar="A.json")
-    parser.add_argument("after", type=Path, metavar="B.json")
+    parser.add_argument("before", type=Path, metavar="A.json", help="the earlier report.json")
+    parser.add_argument("after", type=Path, metavar="B.json", help="the later one")
     parser.add_argument("--json", action="store_true", help="every figure, as JSON")
     parser.set_defaults(run=run)
 
@@ -133,6 +133,8 @@ def run(args: argparse.Namespace) -> int:
         return 1
     if before.machine.cpu != after.machine.cpu or before.machine.gpu != after.machine.gpu:
         print("note: the reports come from different machines", file=sys.stderr)
+    if before.is_quick or after.is_quick:
+        print(f"note: {QUICK_NOTE.en}", file=sys.stderr)
     if args.json:
         print(json.dumps([asdict(change) for change in changes], ensure_ascii=False, indent=1))
     else:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builders.paths import DOCS
-from client.report.document import PARTIAL, Report, read_report
+from client.report.document import PARTIAL, QUICK_NOTE, Report, read_report
 from client.report.plain import table_markdown
 from client.report.plots import to_svg_file
 from client.report.writing import write_whole
@@ -34,6 +34,7 @@ def section(report: Report) -> str:
         f"{report.command}, {machine.date[:10]}, commit {machine.commit}: {machine.cpu}, "
         f"{machine.num_cores} cores{gpu}; load average {noise['load_average']:g}.",
         *(f"Partial: {report.reason}" for _ in (1,) if report.status == PARTIAL),
+        *(QUICK_NOTE.en for _ in (1,) if report.is_quick),
         *(finding.en for finding in report.findings),
     ]
     tables = [f"**{table.title.en}**\n\n{table_markdown(table)}" for table in report.tables]

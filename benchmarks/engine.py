@@ -200,14 +200,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--source-lengths", type=_integers, metavar="N,...", help="tokens; default: 64 to max"
     )
-    add_output(parser, COMMAND)
+    add_output(parser, COMMAND, quick="few shapes and 2 repeats")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     args.output = args.output or REPORTS / f"{COMMAND}-{args.build.name}"
-    return record(lambda: EngineBenchmark(args), args.output)
+    return record(lambda: EngineBenchmark(args), args.output, is_quick=args.quick)
 
 
 def _integers(text: str) -> tuple[int, ...]:

@@ -217,7 +217,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--min-agreement", type=float, metavar="SHARE", help="least share of PyTorch's tokens, 0..1"
     )
     add_setting_flags(parser)
-    add_output(parser, "evaluate")
+    add_output(parser, "evaluate", quick=f"the first {NUM_QUICK} documents alone")
     return parser
 
 
@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         made.append(EvaluateBenchmark(args))
         return made[0]
 
-    code = record(make, args.output)
+    code = record(make, args.output, is_quick=args.quick)
     if code != 0:
         return code
     shortfalls = list(made[0].shortfalls())

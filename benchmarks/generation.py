@@ -26,6 +26,7 @@ from benchmarks.generation_summary import summary
 from benchmarks.recording import EXIT_FAILED, EXIT_INTERRUPTED
 from builders.paths import KEPT_BUILDS
 from client.perf.machine import Machine, Quietness
+from client.report.document import QUICK_NOTE
 from kobart_runtime.errors import ConfigError, KobartError
 
 # Each a module `generation_NAME` with `measure`, imported when its turn comes: the contestants'
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(error)
         code = _measure(setup, names, path)
         print(summary({n: s for n, s in read_sections(path).items() if n in names}))
+        if asked.quick:
+            print(QUICK_NOTE.en)
     return code
 
 

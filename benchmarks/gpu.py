@@ -94,7 +94,11 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--quick", action="store_true", help="kobart-mini alone, few passes")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="kobart-mini alone, few passes: shows that all works, and the report says so",
+    )
     parser.add_argument(
         "--output",
         type=Path,

@@ -36,10 +36,11 @@ class Sizes:
     new_tokens: int = 64
     repeats: int = 3  # of decoding
     test_documents: int = 100
+    is_quick: bool = False  # by --quick: the report says so
     device: str = "cuda"
 
 
-QUICK = Sizes(iterations=20, warmup=3, new_tokens=16, repeats=1, test_documents=20)
+QUICK = Sizes(iterations=20, warmup=3, new_tokens=16, repeats=1, test_documents=20, is_quick=True)
 
 
 @dataclass(frozen=True, kw_only=True)

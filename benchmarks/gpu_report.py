@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.decoding import table
 from benchmarks.gpu_measure import ModelFigures, Row, Sizes, describe
+from client.report.document import QUICK_NOTE
 
 EMPTY = "not measured"
 
@@ -27,6 +28,8 @@ def write_report(
 def markdown(machine: dict[str, Any], sizes: Sizes, models: Sequence[ModelFigures]) -> str:
     """The tables."""
     parts = ["# Measured on a GPU", "Written by `benchmarks.gpu`: do not edit.", _machine(machine)]
+    if sizes.is_quick:
+        parts.append(f"**{QUICK_NOTE.en}**")
     for model in models:
         weights = "trained" if model.trained else "random: no ROUGE-L, no gate is enforced"
         parts += [

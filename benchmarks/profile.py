@@ -221,11 +221,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_reading_flags(parser, summaries=False)
     add_setting_flags(parser)
-    add_output(parser, COMMAND)
+    add_output(parser, COMMAND, quick="8 documents and 2 repeats")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     args.output = args.output or REPORTS / f"{COMMAND}-{args.build.name}"
-    return record(lambda: ProfileBenchmark(args), args.output)
+    return record(lambda: ProfileBenchmark(args), args.output, is_quick=args.quick)

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Protocol
 
 from client.perf.machine import Machine, Quietness
-from client.report.document import COMPLETE, PARTIAL, Headline, Plot, Report, Table, Text
+from client.report.document import (
+    COMPLETE,
+    PARTIAL,
+    QUICK_NOTE,
+    Headline,
+    Plot,
+    Report,
+    Table,
+    Text,
+)
 from client.report.plots import require_matplotlib
 from client.report.writing import prepare_folder, write_report
 from kobart_runtime.errors import KobartError
@@ -56,8 +65,14 @@ class _Outcome:
     quietness: Quietness = field(default_factory=Quietness)
 
 
-def add_output(parser: argparse.ArgumentParser, command: str) -> None:
-    """Add the flags of every command that writes a report."""
+def add_output(parser: argparse.ArgumentParser, command: str, *, quick: str) -> None:
+    """Add the flags of every command that writes a report.
+
+    Args:
+        parser: The command's.
+        command: Its name, of which the report's folder has its own.
+        quick: What `--quick` measures.
+    """
     parser.add_argument(
         "--output",
         type=Path,
@@ -67,16 +82,17 @@ def add_output(parser: argparse.ArgumentParser, command: str) -> None:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="few levels and few repeats, in less than a minute: shows that all works",
+        help=f"{quick}, to show that all works; the report says so",
     )
 
 
-def record(make: Callable[[], Benchmark], output: Path) -> int:
+def record(make: Callable[[], Benchmark], output: Path, *, is_quick: bool = False) -> int:
     """Run a benchmark and write its report, even of a run that ended early.
 
     Args:
         make: Makes the benchmark, once it is known that its report can be written.
         output: The folder of the report.
+        is_quick: It is a run of `--quick`, and the report says so.
 
     Returns:
         The exit code: 0, 1 after an error, 130 after Ctrl-C.
@@ -92,10 +108,10 @@ def record(make: Callable[[], Benchmark], output: Path) -> int:
     if content is None:
         return outcome.exit_code or _fail(KobartError("nothing was measured"))
     try:
-        *_, page = write_report(_report(benchmark, content, outcome), output)
+        *_, page = write_report(_report(benchmark, content, outcome, is_quick), output)
     except KobartError as error:
         return _fail(error)
-    _print(content, page, outcome)
+    _print(content, page, outcome, is_quick)
     return outcome.exit_code
 
 
@@ -111,7 +127,7 @@ def _measure(benchmark: Benchmark) -> _Outcome:
     return outcome
 
 
-def _report(benchmark: Benchmark, content: Content, outcome: _Outcome) -> Report:
+def _report(benchmark: Benchmark, content: Content, outcome: _Outcome, is_quick: bool) -> Report:
     return Report(
         command=benchmark.command,
         title=benchmark.title,
@@ -121,15 +137,18 @@ def _report(benchmark: Benchmark, content: Content, outcome: _Outcome) -> Report
         noise=outcome.quietness.read(),
         status=PARTIAL if outcome.exit_code else COMPLETE,
         reason=outcome.reason,
+        is_quick=is_quick,
         **vars(content),
     )
 
 
-def _print(content: Content, page: Path, outcome: _Outcome) -> None:
+def _print(content: Content, page: Path, outcome: _Outcome, is_quick: bool) -> None:
     for headline in content.headlines:
         print(f"{headline.title.en}: {headline.value} {headline.unit}".rstrip())
     for finding in content.findings:
         print(finding.en)
+    if is_quick:
+        print(QUICK_NOTE.en)
     print(f"{'partial report' if outcome.exit_code else 'report'}: {page}")
 
 

@@ -70,7 +70,11 @@ class ServeBenchmark:
         self._settings = self._build.config.defaults.override(given_settings(args))
         self._settings.check(self._build.config.limits)
         self._documents = _documents(args.data, ReadOptions.given(args), args.lengths)
-        self._results = ServeResults(target_ms=args.target_ms, load_per_s=args.load)
+        self._results = ServeResults(
+            target_ms=args.target_ms,
+            load_per_s=args.load,
+            counts_replicas=self._plan.counts_replicas,
+        )
         name = self._build.name
         self.title = Text(f"What a server of {name} carries", f"{name} 서버의 처리 능력")
         self.subject = self._build.subject
@@ -228,14 +232,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what sends the requests (default %(default)s)",
     )
     add_setting_flags(parser)
-    add_output(parser, COMMAND)
+    add_output(parser, COMMAND, quick="few levels of load, 2 repeats and no count of replicas")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     args.output = args.output or REPORTS / f"{COMMAND}-{args.build.name}"
-    return record(lambda: ServeBenchmark(args), args.output)
+    return record(lambda: ServeBenchmark(args), args.output, is_quick=args.quick)
 
 
 def _positive(text: str) -> float:

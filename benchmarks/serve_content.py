@@ -31,8 +31,9 @@ def _headlines(results: ServeResults) -> Iterator[Headline]:
             f"Highest load with p95 within {target} ms", f"p95 {target} ms 이내의 최대 부하"
         )
         yield Headline(title=title, value=f"{rate:.1f}", unit="requests/s")
-        title = Text(f"Replicas for {load} requests/s", f"초당 {load}건에 필요한 복제본")
-        yield Headline(title=title, value=str(results.num_replicas))
+        if results.counts_replicas:
+            title = Text(f"Replicas for {load} requests/s", f"초당 {load}건에 필요한 복제본")
+            yield Headline(title=title, value=str(results.num_replicas))
     title = Text("Greatest throughput", "최대 처리량")
     yield Headline(title=title, value=f"{results.greatest_throughput:.1f}", unit="requests/s")
     lightest = results.levels[min(results.levels)]
@@ -45,13 +46,17 @@ def _findings(results: ServeResults) -> Iterator[Text]:
     target = f"{results.target_ms:g}"
     rate = results.highest_rate
     if rate is not None:
-        load, replicas = f"{results.load_per_s:g}", results.num_replicas
         yield Text(
             f"With Poisson arrivals, one server holds p95 within {target} ms up to {rate:.1f} "
-            f"requests/s; {load} requests/s need {replicas} of them, without any in reserve.",
-            f"포아송 도착에서 서버 하나는 초당 {rate:.1f}건까지 p95 {target} ms를 지킵니다. "
-            f"초당 {load}건에는 예비 없이 {replicas}대가 필요합니다.",
+            "requests/s.",
+            f"포아송 도착에서 서버 하나는 초당 {rate:.1f}건까지 p95 {target} ms를 지킵니다.",
         )
+        if results.counts_replicas:
+            load, replicas = f"{results.load_per_s:g}", results.num_replicas
+            yield Text(
+                f"{load} requests/s need {replicas} such servers, without any in reserve.",
+                f"초당 {load}건에는 예비 없이 서버 {replicas}대가 필요합니다.",
+            )
     elif results.probes:
         lowest = min(probe.rate for probe in results.probes)
         yield Text(

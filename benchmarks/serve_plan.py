@@ -24,6 +24,7 @@ class ServePlan:
     targets_per_rate: float = 6.0
     target_ms: float = 1000.0
     load_per_s: float = 100.0
+    counts_replicas: bool = True  # whether so much is measured that replicas may be counted
 
     @classmethod
     def quick(cls, target_ms: float, load_per_s: float) -> ServePlan:
@@ -36,6 +37,7 @@ class ServePlan:
             requests_per_slot=4,
             search_steps=2,
             targets_per_rate=2.0,
+            counts_replicas=False,
             target_ms=target_ms,
             load_per_s=load_per_s,
         )

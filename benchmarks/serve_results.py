@@ -81,6 +81,7 @@ class ServeResults:
 
     target_ms: float
     load_per_s: float
+    counts_replicas: bool = True  # see `ServePlan`
     levels: dict[Level, Measured] = field(default_factory=dict)
     probes: list[Probe] = field(default_factory=list)
 

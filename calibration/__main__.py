@@ -80,7 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_reading_flags(parser)
     parser.add_argument(
-        "--output", default=SCALES_FILE, metavar="FILE", help="default: %(default)s"
+        "--output",
+        default=SCALES_FILE,
+        metavar="FILE",
+        help="gets the scales (default: %(default)s, in the working directory)",
     )
     parser.add_argument(
         "--method",

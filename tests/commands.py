@@ -57,9 +57,9 @@ def parser_of(module: str) -> argparse.ArgumentParser:
     raise AssertionError(f"{module} parses no arguments")
 
 
-def all_parsers() -> Iterator[argparse.ArgumentParser]:
-    """The parsers of all commands, and of their commands."""
-    for module in MODULES:
+def all_parsers(*modules: str) -> Iterator[argparse.ArgumentParser]:
+    """The parsers of some modules, or of all, and of their commands."""
+    for module in modules or MODULES:
         yield from _with_commands(parser_of(module))
 
 

@@ -196,13 +196,37 @@ def main() -> None:
     """Parse the command line and train."""
     defaults = TrainingConfig()
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=DEFAULT_CHECKPOINT_FOLDER)
-    parser.add_argument("--state", type=Path, default=KEPT_BUILDS / "train_mini" / "state.pt")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=DEFAULT_CHECKPOINT_FOLDER,
+        metavar="DIR",
+        help="folder of the checkpoint (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=KEPT_BUILDS / "train_mini" / "state.pt",
+        metavar="FILE",
+        help="what --resume goes on from (default: %(default)s)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from --state if it exists")
-    parser.add_argument("--steps", type=int, default=defaults.steps)
+    parser.add_argument(
+        "--steps", type=int, default=defaults.steps, help="of the optimizer (default: %(default)s)"
+    )
     parser.add_argument("--minutes", type=float, help="end the schedule at this time")
-    parser.add_argument("--learning-rate", type=float, default=defaults.learning_rate)
-    parser.add_argument("--batch-tokens", type=int, default=defaults.batch_tokens)
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        default=defaults.learning_rate,
+        help="peak, behind the warm-up (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--batch-tokens",
+        type=int,
+        default=defaults.batch_tokens,
+        help="padded source tokens of a step (default: %(default)s)",
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = TrainingConfig(

@@ -32,6 +32,14 @@ class Text:
     ko: str
 
 
+# What stands on every form of a report that --quick made.
+QUICK_NOTE = Text(
+    "Made with --quick: too few measurements to decide by. This run shows that everything works.",
+    "--quick으로 만든 보고서입니다. 측정 횟수가 적어 판단의 근거로 쓸 수 없으며, 모든 기능이 "
+    "동작하는지만 확인한 것입니다.",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """One column of a table."""
@@ -110,6 +118,7 @@ class Report:
     tables: tuple[Table, ...] = ()
     status: str = COMPLETE
     reason: str = ""  # why it is partial
+    is_quick: bool = False  # measured by --quick: QUICK_NOTE stands on it
 
     def to_json(self) -> str:
         """The report as JSON; see docs/report-schema.md."""

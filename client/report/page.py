@@ -7,7 +7,7 @@ from html import escape
 
 from client.perf.statistics import Spread
 from client.report.cells import spread_written, written
-from client.report.document import PARTIAL, Column, Plot, Report, Row, Table, Text
+from client.report.document import PARTIAL, QUICK_NOTE, Column, Plot, Report, Row, Table, Text
 from client.report.plots import read_style, to_svg
 
 # The page's own words. Nothing may be loaded from anywhere: the browser is told to hold us to it.
@@ -72,7 +72,7 @@ def to_html(report: Report) -> str:
 <body>
 <main>
 {_header(report)}
-{_partial(report)}{_headlines(report)}{_findings(report)}
+{_partial(report)}{_quick(report)}{_headlines(report)}{_findings(report)}
 <section class="plots">
 {"".join(map(_figure, report.plots))}</section>
 {"".join(map(_table, report.tables))}
@@ -108,6 +108,10 @@ def _partial(report: Report) -> str:
     if report.status != PARTIAL:
         return ""
     return f'<p class="partial" role="alert">{_both(_PARTIAL)}{escape(report.reason)}</p>\n'
+
+
+def _quick(report: Report) -> str:
+    return f'<p class="partial" role="note">{_both(QUICK_NOTE)}</p>\n' if report.is_quick else ""
 
 
 def _headlines(report: Report) -> str:

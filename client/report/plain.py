@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from client.perf.statistics import Spread
 from client.report.cells import spread_written, written
-from client.report.document import PARTIAL, Column, Report, Row, Table
+from client.report.document import PARTIAL, QUICK_NOTE, Column, Report, Row, Table
 
 CSV_FIELDS = ("table", "row", "column", "unit", "value", "low", "high", "repeats")
 
@@ -46,6 +46,8 @@ def _markdown(report: Report) -> Iterator[str]:
     yield f"# {report.title.en}\n"
     if report.status == PARTIAL:
         yield f"**Partial:** {report.reason}\n"
+    if report.is_quick:
+        yield f"**{QUICK_NOTE.en}**\n"
     yield (
         f"{machine.date}, commit {machine.commit}; {machine.cpu}, {machine.num_cores} cores"
         f"{', ' + machine.gpu if machine.gpu else ''}; {_pairs(report.subject)}\n"

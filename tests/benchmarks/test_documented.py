@@ -28,6 +28,10 @@ def test_a_partial_report_is_called_so() -> None:
     assert "Partial: the server died" in documented.section(partial)
 
 
+def test_a_quick_report_is_called_so() -> None:
+    assert "Made with --quick" in documented.section(replace(REPORT, is_quick=True))
+
+
 def test_a_page_without_the_section_is_refused() -> None:
     with pytest.raises(ConfigError, match="no section <!-- profile -->"):
         documented.replaced(PAGE, "profile", REPORT)

@@ -49,6 +49,15 @@ def test_the_report_says_how_the_run_ended(
     assert report.tables == (TABLE,)
 
 
+@pytest.mark.parametrize("is_quick", [True, False])
+def test_a_quick_run_is_told_from_a_whole_one(
+    is_quick: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert record(Scripted, tmp_path / "out", is_quick=is_quick) == 0
+    assert read_report(tmp_path / "out" / "report.json").is_quick == is_quick
+    assert ("--quick" in capsys.readouterr().out) == is_quick
+
+
 @pytest.mark.parametrize("end", [None, KobartError("no server")])
 def test_nothing_measured_is_an_error_without_a_report(
     end: KobartError | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -17,7 +17,7 @@ from benchmarks.serve_results import Probe, ServeResults
 from benchmarks.subjects import serving
 from client.perf.records import Chunk, RequestRecord, figures
 from client.perf.statistics import Spread
-from client.report.document import COMPLETE, PARTIAL, Report, read_report
+from client.report.document import COMPLETE, PARTIAL, QUICK_NOTE, Report, read_report
 from server.stubs import find_stubs
 from server.supervisor import TritonServer
 from tests.browser import CHROMIUM, Browser
@@ -46,7 +46,14 @@ def test_quick_run(mini_build: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     # One in flight, one request after the other: half of them take up to twice the mean.
     assert 0 < one["requests"].median * one["p50"].median <= 2000
     assert one["failed"] == 0
-    assert "report:" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "report:" in out
+    assert QUICK_NOTE.en in out
+    assert report.is_quick
+    pages = [(tmp_path / "out" / name).read_text("utf-8") for name in ("report.md", "report.html")]
+    for page_text in (*pages, out):
+        assert "replica" not in page_text.lower()
+        assert "복제본" not in page_text
     if not CHROMIUM:
         pytest.skip("the page was not looked at: apt-get install chromium")
     page = tmp_path / "out" / "report.html"

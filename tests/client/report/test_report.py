@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from client.report.document import PARTIAL, Series, read_report
+from client.report.document import PARTIAL, QUICK_NOTE, Series, read_report
+from client.report.page import to_html
 from client.report.plain import CSV_FIELDS, to_csv, to_markdown
 from client.report.plots import to_svg
 from client.report.writing import prepare_folder, write_report
@@ -38,6 +39,16 @@ def test_markdown() -> None:
     assert "**Partial:** the server died" in text
     assert "| 1 | 5.2 (5.0–5.5) | 85 (80–90) | 1,234 | a / b |" in text
     assert "| 4 | 9.0 | – | 12 |" in text
+
+
+def test_every_page_of_a_quick_report_says_so(tmp_path: Path) -> None:
+    """And the page of one that is not says nothing of the kind."""
+    quick = replace(REPORT, is_quick=True)
+    for to_page in (to_markdown, to_html):
+        assert "Made with --quick" in to_page(quick)
+        assert "--quick" not in to_page(REPORT)
+    assert QUICK_NOTE.ko in to_html(quick)
+    assert read_report(write_report(quick, tmp_path)[0]).is_quick
 
 
 @pytest.mark.parametrize("plot", REPORT.plots, ids=lambda plot: plot.kind)
