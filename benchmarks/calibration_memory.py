@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmarks.kept_builds import kept_build
 from builders.checkpoint import RANDOM_CHECKPOINT
-from builders.measuring import peak_memory_mb
 from builders.paths import KEPT_BUILDS
 from calibration.calibrator import calibrate
 from calibration.documents import Document, DocumentSet
+from kobart_runtime.host_memory import own_peak_bytes
 from kobart_runtime.model_config import MANIFEST_NAME, ModelConfig
 
 FIRST_TEXT_ID = 107  # below lie control tokens
@@ -62,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     documents = random_documents(
         asked.documents, asked.source_len, asked.summary_len, config.shape.vocab_size
     )
-    before_mb, cpu_before, started = peak_memory_mb(), time.process_time(), time.perf_counter()
+    before_mb, cpu_before, started = (
+        own_peak_bytes() / 1e6,
+        time.process_time(),
+        time.perf_counter(),
+    )
     scales = calibrate(asked.build / config.name / "1", config.shape, documents, progress=True)
     report = {
         "documents": asked.documents,
@@ -71,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "scales": sum(len(values) for values in scales.scales.values()),
         "seconds": round(time.perf_counter() - started, 1),
         "cpu_seconds": round(time.process_time() - cpu_before, 1),
-        "peak_memory_mb": round(peak_memory_mb()),
+        "peak_memory_mb": round(own_peak_bytes() / 1e6),
         "peak_memory_before_mb": round(before_mb),
     }
     print(json.dumps(report))

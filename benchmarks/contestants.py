@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from client.perf.usage import own_peak_memory_mb
 from kobart_runtime.errors import EngineError
+from kobart_runtime.host_memory import own_peak_bytes
 from kobart_runtime.model_config import TokenIds
 from kobart_runtime.settings import GenerationSettings
 
@@ -192,4 +192,4 @@ def one_round(system: Any, batches: Batches, settings: GenerationSettings) -> Ro
         started = time.perf_counter()
         ids.extend(system.generate(batch, settings))
         batch_s.append(time.perf_counter() - started)
-    return Round(batch_s, ids, own_peak_memory_mb())
+    return Round(batch_s, ids, own_peak_bytes() / 1e6)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from benchmarks.engine_feeds import NUM_BEAMS, NUM_ENTRIES, Point
 from benchmarks.recording import Content
 from client.perf.profile import CsvRow
-from client.perf.statistics import Spread, percentile
+from client.perf.statistics import NO_CLEAR_DIFFERENCE, Spread, percentile
 from client.perf.usage import Usage
 from client.report.document import Column, Headline, Plot, Row, Series, Table, Text
 
@@ -104,10 +104,13 @@ def _headlines(results: EngineResults) -> Iterator[Headline]:
             f"디코드 한 단계, 배치 {smallest.batch_size}",
         )
         yield Headline(title=title, value=f"{_median(steps[smallest]):.2f}", unit="ms")
-    shares = [_transport(results, point).median for point in results.served]
-    if shares:
+    if results.served:
+        shares = [share.median for share in _told_transport(results).values()]
         title = Text("Transport's share, least and most", "전송 비중, 최소와 최대")
-        yield Headline(title=title, value=f"{min(shares):.0f} to {max(shares):.0f}", unit="%")
+        if shares:
+            yield Headline(title=title, value=f"{min(shares):.0f} to {max(shares):.0f}", unit="%")
+        else:
+            yield Headline(title=title, value=NO_CLEAR_DIFFERENCE)
 
 
 def _findings(results: EngineResults) -> Iterator[Text]:
@@ -118,6 +121,14 @@ def _findings(results: EngineResults) -> Iterator[Text]:
             "the engines in its own process.",
             "전송은 Triton을 거치는 호출에서 엔진 외에 드는 시간입니다(gRPC, 공유 메모리, python "
             "백엔드의 복사). 프런트 모델은 엔진을 자기 프로세스에서 열므로 이 비용이 없습니다.",
+        )
+    num_served = len(results.served)
+    if num_untold := num_served - len(_told_transport(results)):
+        yield Text(
+            f"Transport's share cannot be told for {num_untold} of {num_served} shapes: the "
+            "repeats differ by more than transport takes.",
+            f"형상 {num_served}개 중 {num_untold}개는 반복 측정의 차이가 전송에 드는 시간보다 커서 "
+            "전송 비중을 판단할 수 없습니다.",
         )
 
 
@@ -167,8 +178,8 @@ def _plots(results: EngineResults) -> Iterator[Plot]:
                 series=tuple(_lines(results, points)),
                 log_x=True,
             )
-    if results.served:
-        yield _transport_plot(results)
+    if told := _told_transport(results):
+        yield _transport_plot(told)
 
 
 def _lines(results: EngineResults, points: list[Point]) -> Iterator[Series]:
@@ -185,9 +196,9 @@ def _lines(results: EngineResults, points: list[Point]) -> Iterator[Series]:
         )
 
 
-def _transport_plot(results: EngineResults) -> Plot:
-    longest = max(point.source_len for point in results.served)
-    points = sorted(point for point in results.served if point.source_len == longest)
+def _transport_plot(told: dict[Point, Spread]) -> Plot:
+    longest = max(point.source_len for point in told)
+    points = sorted(point for point in told if point.source_len == longest)
     batches = sorted({point.batch_size for point in points})
     return Plot(
         name="transport",
@@ -198,8 +209,8 @@ def _transport_plot(results: EngineResults) -> Plot:
         series=tuple(
             Series(
                 label=role,
-                x=tuple(range(len(batches))),
-                y=tuple(_transport(results, p).median for p in points if p.role == role),
+                x=tuple(batches.index(p.batch_size) for p in points if p.role == role),
+                y=tuple(told[p].median for p in points if p.role == role),
             )
             for role in sorted({point.role for point in points})
         ),
@@ -224,20 +235,29 @@ def _usage(results: EngineResults, point: Point) -> Row:
     usages = results.usages[point]
     gpu = [usage.gpu_percent for usage in usages if usage.gpu_percent is not None]
     return {
-        "transport": _transport(results, point),
+        "transport": _transport(results, point) or NO_CLEAR_DIFFERENCE,
         "cpu": Spread.of([usage.cpu_percent for usage in usages]),
         "memory": Spread.of([usage.peak_memory_mb for usage in usages]),
         "gpu": Spread.of(gpu) if gpu else None,
     }
 
 
-def _transport(results: EngineResults, point: Point) -> Spread:
+def _transport(results: EngineResults, point: Point) -> Spread | None:
     """Percent of a served call that is not the engine, repeat by repeat, of the medians.
 
-    Below zero where the machine slowed the call in process more than the served one.
+    None where it cannot be told: a served call was not slower in every repeat than each one in
+    process, so the machine's noise exceeds what is asked for.
     """
-    pairs = zip(results.local[point], results.served[point], strict=False)
+    pairs = list(zip(results.local[point], results.served[point], strict=False))
+    if max(ours.p50_ms for ours, _ in pairs) >= min(theirs.p50_ms for _, theirs in pairs):
+        return None
     return Spread.of([100 * (1 - ours.p50_ms / theirs.p50_ms) for ours, theirs in pairs])
+
+
+def _told_transport(results: EngineResults) -> dict[Point, Spread]:
+    """Transport's share of every shape for which it can be told."""
+    shares = {point: _transport(results, point) for point in results.served}
+    return {point: share for point, share in shares.items() if share is not None}
 
 
 def _tokens_per_s(point: Point, timings: list[Timing]) -> Spread:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import numpy as np
+
+from kobart_runtime.host_memory import own_peak_bytes
 
 PERCENTILES = (50, 95, 99)
 
@@ -25,7 +26,7 @@ class ProcessMemory(nullcontext):
 
     def figures(self) -> dict[str, float]:
         """`memory_mb`."""
-        return {"memory_mb": peak_memory_mb()}
+        return {"memory_mb": own_peak_bytes() / 1e6}
 
 
 def measure(
@@ -65,11 +66,6 @@ def measure(
 def percentiles(values: np.ndarray) -> dict[str, float]:
     """`p50`, `p95` and `p99`, in the unit of the values."""
     return {f"p{share}": float(np.percentile(values, share)) for share in PERCENTILES}
-
-
-def peak_memory_mb() -> float:
-    """The most memory this process has had, in MB; Linux tells it in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def seconds(run: Callable[[], None]) -> float:

@@ -10,12 +10,28 @@ from client.errors import (
 )
 from client.results import Summary, SummaryChunk
 from client.sync_client import KobartClient
+from kobart_runtime.errors import (
+    ConfigError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    KobartError,
+    OverloadedError,
+    RequestCancelledError,
+    RequestError,
+)
 
 __all__ = [
     "AsyncKobartClient",
     "ClientClosedError",
+    "ConfigError",
+    "DeadlineExceededError",
+    "InvalidArgumentError",
     "KobartClient",
+    "KobartError",
     "ModelNotReadyError",
+    "OverloadedError",
+    "RequestCancelledError",
+    "RequestError",
     "RetryPolicy",
     "ServerError",
     "ServerUnreachableError",

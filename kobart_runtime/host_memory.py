@@ -9,6 +9,7 @@ from pathlib import Path
 from kobart_runtime.control_groups import own_groups
 
 _MEMINFO = Path("proc/meminfo")
+_OWN_STATUS = Path("/proc/self/status")
 _M_ARENA_MAX = -8  # glibc's malloc.h
 # Version of cgroups -> its files of limit and use, and how it calls idle file pages, which count as
 # used although they are given back on demand (Linux, admin-guide/cgroup-v2).
@@ -28,6 +29,14 @@ def host_free_bytes(root: Path = Path("/")) -> int:
     """
     groups = [left for group in own_groups("memory", root) for left in _of_group(*group)]
     return max(0, min([_of_machine(root), *groups]))
+
+
+def own_peak_bytes() -> int:
+    """The most that this process has had resident since it was started.
+
+    `getrusage` would count what its parent had when it was started.
+    """
+    return 1024 * _field(_OWN_STATUS.read_text(encoding="ascii", errors="replace"), "VmHWM:")
 
 
 def use_one_heap() -> None:

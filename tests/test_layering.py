@@ -142,6 +142,11 @@ def test_tritons_python_backend_is_imported_by_models_alone() -> None:
     assert {Path(file).name for file in files} == {"model.py"}
 
 
+def test_memory_is_measured_in_one_way() -> None:
+    """`resource.getrusage` counts what a process's parent had: `host_memory.own_peak_bytes`."""
+    assert not set().union(*(importers(folder, "resource") for folder in SOURCES))
+
+
 def test_every_package_is_looked_at() -> None:
     """A new package must be named here before it can be forgotten."""
     found = {path.parent.name for path in REPOSITORY.glob("*/__init__.py")}

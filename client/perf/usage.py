@@ -105,16 +105,6 @@ def _processes(session: int) -> Iterator[_Process]:
             yield _Process(int(fields[11]) + int(fields[12]), int(fields[21]) * _PAGE_BYTES)
 
 
-def own_peak_memory_mb() -> float:
-    """The most that this process has had resident.
-
-    `getrusage` would count what its parent had when it was started.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024 / 1e6
-
-
 def _gpu_sample() -> list[tuple[float, float]]:
     """Utilization in % and memory in MB of the busiest GPU; empty if nvidia-smi fails."""
     try:

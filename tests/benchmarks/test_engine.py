@@ -23,7 +23,7 @@ from benchmarks.engine_feeds import (
     perf_input,
 )
 from builders.cross_kv import quantize_encoder
-from client.perf.statistics import Spread
+from client.perf.statistics import NO_CLEAR_DIFFERENCE, Spread
 from client.perf.usage import Usage
 from client.report.document import COMPLETE, read_report
 from kobart_runtime import bindings
@@ -118,3 +118,34 @@ def test_transport_is_what_the_engine_does_not_take() -> None:
     (row,) = content.tables[1].rows
     assert row["transport"] == Spread(median=37.5, low=25, high=50, repeats=2)
     assert engine_content(EngineResults()) is None
+
+
+def measured(**repeats: list[tuple[float, float]]) -> EngineResults:
+    """Milliseconds in process and through Triton, by role, one pair a repeat."""
+    results = EngineResults()
+    for role, pairs in repeats.items():
+        for ours, theirs in pairs:
+            results.add_local(Point(role, 1, 64), Timing.of([ours] * 3))
+            results.add_served(Point(role, 1, 64), Timing.of([theirs] * 3), USAGE)
+    return results
+
+
+def test_transport_is_not_told_where_noise_exceeds_it() -> None:
+    """In the decoder's first repeat the served call was the faster one: -29 % is no share."""
+    content = engine_content(measured(encoder=[(6, 8), (6, 12)], decoder=[(9, 7), (6, 12)]))
+    assert content is not None
+    assert [row["transport"] for row in content.tables[1].rows] == [
+        *(NO_CLEAR_DIFFERENCE, Spread(median=37.5, low=25, high=50, repeats=2))
+    ]
+    headline = content.headlines[-1]
+    assert (headline.value, headline.unit) == ("38 to 38", "%")
+    assert content.findings[-1].en.startswith("Transport's share cannot be told for 1 of 2 shapes")
+    (series,) = content.plots[-1].series
+    assert (series.label, series.y) == ("encoder", (37.5,))
+
+
+def test_transport_that_is_told_of_no_shape_has_no_figure_and_no_plot() -> None:
+    content = engine_content(measured(encoder=[(9, 7), (6, 12)]))
+    assert content is not None
+    assert (content.headlines[-1].value, content.headlines[-1].unit) == (NO_CLEAR_DIFFERENCE, "")
+    assert "transport" not in [plot.name for plot in content.plots]

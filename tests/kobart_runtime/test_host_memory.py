@@ -134,3 +134,26 @@ looked.set()
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert abs(int(done.stdout) - kept_kib) < 5_000
+
+
+def test_own_peak_does_not_count_what_the_parent_had() -> None:
+    """A process that has had 400 MB starts one that takes next to nothing."""
+    ask = "from kobart_runtime.host_memory import own_peak_bytes; print(own_peak_bytes())"
+    program = f"""
+import subprocess, sys
+had = bytearray(b"1") * 400_000_000
+{ask}
+sys.stdout.flush()
+subprocess.run([sys.executable, "-c", {ask!r}], check=True)
+"""
+    asked = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    parent, child = map(int, asked.stdout.split())
+    assert parent > 400e6
+    assert child < 200e6
