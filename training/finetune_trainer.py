@@ -22,8 +22,9 @@ from transformers import (
 from kobart_runtime.errors import ConfigError
 from training.finetune_config import FinetuneConfig
 from training.finetune_examples import Collator, Example, LengthGroupedSampler
+from training.finetune_log import print_lines
 
-WARMUP_SHARE = 0.05  # of all steps
+WARMUP_SHARE = 0.05  # of all steps; without one where that is less than a step
 LOGS_PER_EVALUATION = 10
 KEPT_CHECKPOINTS = 2  # the best and the last
 
@@ -84,6 +85,7 @@ def train(
         eval_dataset=sets[1],
         callbacks=stoppers,
     )
+    print_lines(trainer)
     trainer.train(resume_from_checkpoint=str(last_checkpoint) if last_checkpoint else None)
     cast(Any, model).to("cpu").eval()
     _check_finite(model, config)
@@ -106,12 +108,15 @@ def _tied_names(model: BartForConditionalGeneration) -> set[str]:
 
 def _arguments(config: FinetuneConfig, num_pairs: int, folder: Path) -> Seq2SeqTrainingArguments:
     strategy = "epoch" if config.eval_steps is None else "steps"
-    interval = config.eval_steps or math.ceil(num_pairs / config.batch_size)
+    steps_per_epoch = math.ceil(num_pairs / config.batch_size)
+    interval = config.eval_steps or steps_per_epoch
+    # The Trainer rounds the warm-up up and begins it at 0: a single step would have no rate.
+    has_warmup = WARMUP_SHARE * config.epochs * steps_per_epoch >= 1
     return Seq2SeqTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=config.epochs,
         learning_rate=config.learning_rate,
-        warmup_steps=WARMUP_SHARE,
+        warmup_steps=WARMUP_SHARE if has_warmup else 0,
         per_device_train_batch_size=config.batch_size,
         per_device_eval_batch_size=config.batch_size,
         seed=config.seed,

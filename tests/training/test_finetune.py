@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,7 +31,7 @@ from training.finetune_config import FinetuneConfig
 from training.finetune_examples import Collator, ExampleEncoder
 from training.finetune_output import write_checkpoint as write_output
 from training.finetune_pipeline import Inputs, finetune
-from training.finetune_trainer import GroupedTrainer
+from training.finetune_trainer import GroupedTrainer, _arguments
 
 TEXTS = (
     "회의는 월요일",
@@ -309,6 +310,42 @@ def test_ids_and_defaults_are_those_of_the_checkpoint(
     assert after.ids == before.ids
     assert after.ids.decoder_start == FAMILIES[family]["decoder_start_token_id"]
     assert after.defaults == before.defaults
+
+
+def test_a_training_of_one_step_trains(
+    settings: Settings, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At the whole learning rate: there is no step left that a warm-up could lead to."""
+    one = {
+        **settings,
+        "epochs": 1.0,
+        "limit": 6,
+        "eval_steps": None,
+        "output": str(tmp_path / "out"),
+    }
+    output = finetune(FinetuneConfig(**one))
+    training = report_of(output)["training"]
+    assert training["num_steps"] == 1
+    assert [row["learning_rate"] for row in training["log"] if "learning_rate" in row] == [3e-3]
+    before, after = load(checkpoint).state_dict(), load(output).state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    out, err = capfd.readouterr()
+    assert re.search(r"^step 1 of 1: loss \d\.\d{4}, learning rate 0\.003$", out, re.MULTILINE)
+    assert re.search(r"^step 1 of 1: dev loss \d\.\d{4}$", out, re.MULTILINE)
+    assert re.search(r"^step 1 of 1: trained in \d+ s, mean loss \d\.\d{4}$", out, re.MULTILINE)
+    assert "{" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("num_pairs", "epochs", "has_warmup"), [(1, 1.0, False), (19, 1.0, False), (20, 1.0, True)]
+)
+def test_some_step_of_every_training_has_a_rate(
+    num_pairs: int, epochs: float, has_warmup: bool, tmp_path: Path
+) -> None:
+    config = FinetuneConfig(train="t", output="o", batch_size=1, epochs=epochs)
+    warmup = _arguments(config, num_pairs, tmp_path).get_warmup_steps(num_pairs)
+    assert (warmup > 0) == has_warmup
+    assert warmup < num_pairs
 
 
 def test_early_stopping_keeps_the_best_weights(settings: Settings, tmp_path: Path) -> None:
