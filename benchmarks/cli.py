@@ -7,8 +7,11 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from benchmarks import compare, diff, engine, profile, serve
-from client.cli import use_utf8
+from kobart_runtime.required_packages import required_packages
+
+with required_packages("kobart-bench", "serve,build,report"):
+    from benchmarks import compare, diff, engine, profile, serve
+    from client.cli import use_utf8
 
 _EPILOG = """\
 examples:

@@ -10,27 +10,30 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from tqdm import tqdm
+from kobart_runtime.required_packages import required_packages
 
-from benchmarks.our_runtime import LocalAnswers, open_tokenizer
-from benchmarks.recording import EXIT_FAILED, REPORTS, Content, add_output, record
-from benchmarks.subjects import BuildFacts
-from client.arguments import add_setting_flags, given_settings
-from client.cli import use_utf8
-from client.evaluation.content import Evaluation, headlines, plots, tables
-from client.evaluation.journal import Journal
-from client.evaluation.outcome import Answer, Outcome, Splitter
-from client.evaluation.served import ServedAnswers
-from client.morphemes import morpheme_splitter
-from client.report.document import Text
-from client.rouge import characters, words
-from client.sync_client import KobartClient
-from kobart_documents import Pair, ReadOptions, add_reading_flags, read_pairs
-from kobart_documents.options import FORMATS
-from kobart_runtime.errors import ConfigError
-from kobart_runtime.model_config import MANIFEST_NAME, sha256_of
-from kobart_runtime.settings import GenerationSettings
+with required_packages("kobart-evaluate", "serve,build,report"):
+    import numpy as np
+    from tqdm import tqdm
+
+    from benchmarks.our_runtime import LocalAnswers, open_tokenizer
+    from benchmarks.recording import EXIT_FAILED, REPORTS, Content, add_output, record
+    from benchmarks.subjects import BuildFacts
+    from client.arguments import add_setting_flags, given_settings
+    from client.cli import use_utf8
+    from client.evaluation.content import Evaluation, headlines, plots, tables
+    from client.evaluation.journal import Journal
+    from client.evaluation.outcome import Answer, Outcome, Splitter
+    from client.evaluation.served import ServedAnswers
+    from client.morphemes import morpheme_splitter
+    from client.report.document import Text
+    from client.rouge import characters, words
+    from client.sync_client import KobartClient
+    from kobart_documents import Pair, ReadOptions, add_reading_flags, read_pairs
+    from kobart_documents.options import FORMATS
+    from kobart_runtime.errors import ConfigError
+    from kobart_runtime.model_config import MANIFEST_NAME, sha256_of
+    from kobart_runtime.settings import GenerationSettings
 
 NUM_QUICK = 16
 

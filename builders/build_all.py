@@ -10,8 +10,11 @@ from typing import Any
 if __name__ == "__main__":  # run as a file from a checkout that is not installed
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from builders.config import OPTIONS, BuildConfig, read_yaml
-from kobart_runtime.errors import KobartError
+from kobart_runtime.required_packages import required_packages
+
+with required_packages("kobart-build", "build"):
+    from builders.config import OPTIONS, BuildConfig, read_yaml
+    from kobart_runtime.errors import KobartError
 
 EPILOG = """\
 examples:
@@ -36,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         config_file = options.pop("config", None)
         from_file = read_yaml(Path(config_file)) if config_file else {}
         config = BuildConfig(**{**from_file, **options})
-        from builders.pipeline import build  # torch takes seconds: not for --help or a typo
+        with required_packages("kobart-build", "build"):
+            from builders.pipeline import build  # torch takes seconds: not for --help or a typo
 
         build(config)
     except (KobartError, OSError) as error:

@@ -9,15 +9,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 
-from tqdm import tqdm
+from kobart_runtime.required_packages import required_packages
 
-from client.arguments import build_parser, given_settings
-from client.in_order import outcomes_in_order
-from client.printer import Printer
-from client.results import Summary
-from client.sync_client import KobartClient
-from kobart_documents import Document, DocumentInput, ReadOptions, open_inputs
-from kobart_runtime.errors import ConfigError, DocumentError, KobartError
+with required_packages("kobart-summarize"):
+    from tqdm import tqdm
+
+    from client.arguments import build_parser, given_settings
+    from client.in_order import outcomes_in_order
+    from client.printer import Printer
+    from client.results import Summary
+    from client.sync_client import KobartClient
+    from kobart_documents import Document, DocumentInput, ReadOptions, open_inputs
+    from kobart_runtime.errors import ConfigError, DocumentError, KobartError
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE

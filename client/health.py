@@ -11,11 +11,14 @@ import argparse
 import sys
 import time
 
-from client.arguments import add_server_flags
-from client.config import RetryPolicy, check_timeout
-from client.exchange import GRACE_S
-from client.sync_client import KobartClient
-from kobart_runtime.errors import ConfigError, KobartError, OverloadedError
+from kobart_runtime.required_packages import required_packages
+
+with required_packages("kobart-health"):
+    from client.arguments import add_server_flags
+    from client.config import RetryPolicy, check_timeout
+    from client.exchange import GRACE_S
+    from client.sync_client import KobartClient
+    from kobart_runtime.errors import ConfigError, KobartError, OverloadedError
 
 _TEXT = "안녕하세요."
 _DESCRIPTION = """\

@@ -41,6 +41,7 @@ LIGHT_MODULES = {
     "host_cpus",
     "model_config",
     "newlines",
+    "required_packages",
     "serving_options",
     "settings",
 }

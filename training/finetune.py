@@ -6,8 +6,11 @@ import argparse
 import sys
 from typing import Any
 
-from kobart_runtime.errors import KobartError
-from training.finetune_config import OPTIONS, FinetuneConfig
+from kobart_runtime.required_packages import required_packages
+
+with required_packages("kobart-finetune", "build"):
+    from kobart_runtime.errors import KobartError
+    from training.finetune_config import OPTIONS, FinetuneConfig
 
 EPILOG = """\
 FILE is .jsonl (one {"dialogue": "...", "summary": "..."} a line), .csv, .tsv or .parquet; further
@@ -36,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     resume, force = options.pop("resume"), options.pop("force")
     try:
         config = FinetuneConfig(**{name: _as_tuple(value) for name, value in options.items()})
-        from training.finetune_pipeline import finetune  # torch takes seconds: not for --help
+        with required_packages("kobart-finetune", "build"):
+            from training.finetune_pipeline import finetune  # torch takes seconds: not for --help
 
         finetune(config, resume=resume, force=force)
     except (KobartError, OSError) as error:

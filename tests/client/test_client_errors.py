@@ -19,8 +19,13 @@ from tests.conftest import REPOSITORY
 
 
 def library_files() -> list[Path]:
-    """The files of `client` that `import client` loads."""
-    program = "import client, sys; print(*(n for n in sys.modules if n.startswith('client.')))"
+    """The files of `client` that what it exports loads."""
+    program = """
+import client, sys
+for name in client.__all__:
+    getattr(client, name)
+print(*(name for name in sys.modules if name.startswith("client.")))
+"""
     loaded = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
