@@ -44,7 +44,7 @@ def written_paths(path: Path) -> set[str]:
     """Constants that a file makes paths of, if they are relative."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {
-        call.args[0].value
+        str(call.args[0].value)
         for call in ast.walk(tree)
         if isinstance(call, ast.Call)
         and isinstance(call.func, ast.Name)
