@@ -10,14 +10,14 @@ import json
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from builders.artefact import Artefact
+from builders.artefact import PRECISION_SHARE_OF, Artefact
 from builders.checkpoint import RANDOM_CHECKPOINT, Checkpoint
 from builders.checkpoint_files import find_folder
 from builders.config import BuildConfig
@@ -52,7 +52,8 @@ class BuildFacts:
     shape: ModelShape
     limits: Limits
     defaults: GenerationSettings
-    artefact: Artefact  # as read back
+    artefact: Artefact  # encoder and decoder together, as read back
+    products: Mapping[str, Mapping[str, float]]  # of each graph: precision -> share of products
     verification: Verification
     conversion: Conversion | None = None  # None: float32, as exported
     cpu: CpuEngines | None = None  # None: nothing was left to choose
@@ -111,7 +112,10 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         },
         "built": {
             "precision": facts.precision,
+            # Where TensorRT quantizes float32 graphs, what they say is not what the plans compute.
             "precision_share": None if facts.int8_by else facts.artefact.precision_share,
+            "precision_share_of": PRECISION_SHARE_OF,
+            "products": None if facts.int8_by else facts.products,
             "quantization": facts.int8_by or facts.artefact.quantization,
             "runtime": facts.runtime,
             "reason": facts.reason,

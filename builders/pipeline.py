@@ -10,7 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from builders import repository, torchscript
 from builders.agreement import Teacher
-from builders.artefact import Artefact, read_back
+from builders.artefact import Artefact, read_back, together
 from builders.checkpoint import Checkpoint, load_checkpoint
 from builders.config import BuildConfig
 from builders.console import print_lines, print_summary
@@ -39,6 +39,7 @@ from builders.staging import check_output, staged
 from builders.steps import Steps
 from builders.verification import Verification, compare
 from calibration.documents import DocumentSet, Encoders, encode_pairs
+from calibration.scales import SCALES_FILE
 from kobart_documents import PairFile, read_pairs
 from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import (
@@ -186,7 +187,9 @@ def _fill(
     if cpu:
         engines = replace(engines, encoder_engine=cpu.encoder.engine, cross_kv=cpu.cross_kv.kept)
     further = [name for name in engines.files if name not in ENGINE_FILES[runtime]]
-    artefact = _read_back(layout.front, runtime, further, config.graph_precision)
+    portable = conversion.portable if conversion else ()
+    graphs = [*ENGINE_FILES[runtime], *further, *(name for name in portable if name != SCALES_FILE)]
+    artefacts = _read_back(layout.front, runtime, graphs, config.graph_precision)
     with step("compare with PyTorch"):
         runner = open_runner(layout.front, engines)
         verification = _verify(runner, config, source, conversion, cpu)
@@ -203,7 +206,8 @@ def _fill(
         shape=source.shape,
         limits=source.limits,
         defaults=source.defaults,
-        artefact=artefact,
+        artefact=together([artefacts[name] for name in ENGINE_FILES[runtime]]),
+        products={name: artefact.products for name, artefact in artefacts.items()},
         verification=verification,
         conversion=conversion,
         cpu=cpu,
@@ -212,10 +216,9 @@ def _fill(
     )
     with step("lay out the repository"):
         path, files = source.checkpoint.tokenizer_path, source.checkpoint.files
-        portable = conversion.portable if conversion else ()
-        artefacts = [*layout.artefacts, *(layout.front / name for name in (*further, *portable))]
+        delivered = [*layout.artefacts, *(layout.front / name for name in (*further, *portable))]
         repository.write_front(layout, path, files[TOKENIZER_FILE])
-        write_manifest(layout.root, facts, artefacts)
+        write_manifest(layout.root, facts, delivered)
         repository.link_models(
             layout,
             source.shape,
@@ -272,19 +275,19 @@ def _fit_to_cpu(
     return fit_int8(folder, config, source.shape, source.documents, source.teacher, step)
 
 
-def _read_back(folder: Path, runtime: str, further: Sequence[str], precision: str) -> Artefact:
-    """What the engines are; they and those of `further` must be what was asked for.
+def _read_back(
+    folder: Path, runtime: str, names: Sequence[str], precision: str
+) -> dict[str, Artefact]:
+    """What the graphs of a folder compute in, by file name.
 
-    The share is the lower of the two; two ways of quantization are told as "qdq, dynamic".
+    Raises:
+        BuildError: One does not compute in the precision that was asked for.
     """
     read = torchscript.read_back if runtime == "torchscript" else read_back
-    artefacts = [read(folder / name) for name in ENGINE_FILES[runtime]]
-    for artefact in (*artefacts, *(read(folder / name) for name in further)):
-        if artefact.precision != precision:
-            raise BuildError(f"precision {precision} was asked for, built was {artefact.precision}")
-    ways = dict.fromkeys(artefact.quantization for artefact in artefacts if artefact.quantization)
-    lower = min(artefacts, key=lambda artefact: artefact.precision_share)
-    return replace(lower, quantization=", ".join(ways) or None)
+    artefacts = {name: read(folder / name) for name in names}
+    for name, artefact in artefacts.items():
+        artefact.check(name, precision)
+    return artefacts
 
 
 def _verify(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BartForConditionalGeneration
 
-from builders.artefact import Artefact
+from builders.artefact import Artefact, shares_of
 from builders.export import DecodeStep, EncoderWithCrossKv
 from kobart_runtime.errors import BuildError
 from kobart_runtime.torchscript_runner import load_module
@@ -59,18 +59,20 @@ def trace_decoder(model: BartForConditionalGeneration, path: Path, num_candidate
 
 
 def read_back(path: Path) -> Artefact:
-    """Read the precision from a TorchScript file, whose weights are its constants.
+    """Read the precision of a TorchScript file's products from the weights that they multiply.
 
     Raises:
+        BuildError: The module has no product with weights.
         EngineError: The file cannot be loaded.
     """
-    _, constants = load_module(path).code_with_constants
-    weights: Counter[str] = Counter()
-    for tensor in constants.const_mapping.values():
-        if tensor.dtype in PRECISIONS:
-            weights[PRECISIONS[tensor.dtype]] += tensor.numel()
-    (precision, count), *_ = weights.most_common(1)
-    return Artefact(precision=precision, precision_share=count / weights.total(), opset=None)
+    graph = load_module(path).inlined_graph  # its nodes do not keep it alive
+    elements: Counter[str] = Counter()
+    for node in graph.findAllNodes("aten::linear"):  # type: ignore[attr-defined]
+        _states, weight, *_bias = node.inputs()
+        tensor = weight.toIValue()
+        if isinstance(tensor, torch.Tensor):
+            elements[PRECISIONS.get(tensor.dtype, "other")] += tensor.numel()
+    return Artefact(products=shares_of(elements, path), opset=None)
 
 
 def _step_example(

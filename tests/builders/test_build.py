@@ -27,6 +27,7 @@ from builders.config import BuildConfig
 from builders.export import export_decoder
 from builders.paths import CHECKOUT, RUNTIME_PACKAGE
 from builders.pipeline import build
+from calibration.graph import weight_products
 from kobart_runtime.errors import BuildError, ConfigError
 from kobart_runtime.model_config import (
     ModelConfig,
@@ -139,6 +140,7 @@ def test_the_manifest_states_sources_artefacts_and_accuracy(built: Path, checkpo
     }
     built_as = manifest["built"]
     assert (built_as["opset"], built_as["gpu"], built_as["precision_share"]) == (17, None, 1.0)
+    assert built_as["products"] == {"encoder.onnx": {"fp32": 1.0}, "decoder.onnx": {"fp32": 1.0}}
     assert "TensorRT" in built_as["reason"]
     front = built / "news/1"
     assert manifest["artefacts"] == {name: sha256_of(front / name) for name in ARTEFACTS}
@@ -214,16 +216,21 @@ def test_a_failed_gate_delivers_nothing_unless_forced(
 
 
 def test_precision_is_read_back_from_the_file(built: Path, tmp_path: Path) -> None:
-    assert read_back(built / "news/1/encoder.onnx").precision == "fp32"
+    """Half of the products are made float16; which of them, their share tells."""
+    assert read_back(built / "news/1/encoder.onnx").products == {"fp32": 1.0}
     graph = onnx.load(built / "news/1/encoder.onnx")
+    weights = [product.weight for product in weight_products(graph)]
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.graph.initializer}
+    halved = {name for name in weights if sizes[name] == max(sizes[each] for each in weights)}
     for tensor in graph.graph.initializer:
-        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
+        if tensor.name in halved:
             half = numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
     onnx.save(graph, tmp_path / "half.onnx")
     artefact = read_back(tmp_path / "half.onnx")
-    assert artefact.precision == "fp16"
-    assert 0.5 < artefact.precision_share < 1
+    share = sum(sizes[name] for name in halved) / sum(sizes[name] for name in weights)
+    assert artefact.products["fp16"] == pytest.approx(share)
+    assert 0 < share < 1
 
 
 def test_the_command_prints_what_it_did(
