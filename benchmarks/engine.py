@@ -90,8 +90,8 @@ class EngineBenchmark:
         }
         if self._build.config.cross_kv == "int8":
             self.settings["keys and values"] = (
-                "float, those of the engine models; the front model's own engines keep int8: "
-                "see kobart-bench profile"
+                "the encoder is the front model's, whose int8 ones are made float; the decoder "
+                "takes float ones, the front model's takes int8: see kobart-bench profile"
             )
 
     def measure(self) -> None:

@@ -75,16 +75,22 @@ class BuildConfig:
     encoder_engine: str = _option(
         "auto",
         str,
-        "int8 with runtime onnxruntime: what runs the encoder; auto times OpenVINO too where it is "
-        "installed, and takes the fastest that passes the accuracy gate",
+        "int8 with runtime onnxruntime: what runs the encoder; auto takes OpenVINO where the "
+        "processor has AMX, OpenVINO is installed and the accuracy gate is passed",
         choices=("auto", "onnxruntime", "openvino"),
     )
     cross_kv: str = _option(
         "auto",
         str,
-        "int8 with runtime onnxruntime: how cross-attention keys and values are kept; auto times "
-        "int8 too, and takes it where it is faster and passes the accuracy gate",
+        "int8 with runtime onnxruntime: how cross-attention keys and values are kept; auto takes "
+        "int8 where the processor has AMX and the accuracy gate is passed",
         choices=("auto", "float", "int8"),
+    )
+    tune: bool = _option(
+        False,
+        bool,
+        "int8 with runtime onnxruntime: time what is left to auto, and the kinds of int8 products, "
+        "on this machine and take the fastest that pass the gate; two such builds may differ",
     )
     output: str | None = _option(
         None,
@@ -209,6 +215,11 @@ class BuildConfig:
                 f"runtime torchscript is for precision fp32, got {self.precision}: on CPUs "
                 "PyTorch's float16 is no faster than its float32, and int8 graphs are ONNX; "
                 f"ask for --runtime onnxruntime or tensorrt with --precision {self.precision}"
+            )
+        if self.tune and not (self.precision == "int8" and self.runtime in ("auto", "onnxruntime")):
+            raise ConfigError(
+                "tune is for precision int8 and runtime auto or onnxruntime, "
+                f"got {self.precision} and {self.runtime}: ask for those, or leave tune out"
             )
         for name, value, runtime in (
             ("encoder_engine", "openvino", "onnxruntime"),

@@ -25,7 +25,7 @@ def print_summary(facts: BuildFacts, output: Path) -> None:
         f"forced bos {ids.forced_bos}, forced eos {ids.forced_eos}\n"
         f"precision: {facts.precision} built, {asked.precision} requested\n"
         f"runtime:   {facts.runtime} built, {asked.runtime} requested\n"
-        f"{_cpu_lines(facts)}"
+        f"{_int8_lines(facts)}"
         f"compared:  {verification.summary}\n"
         f"size:      {_sizes(facts, output)}\n"
         f"build:     {output}\n"
@@ -33,12 +33,13 @@ def print_summary(facts: BuildFacts, output: Path) -> None:
     )
 
 
-def _cpu_lines(facts: BuildFacts) -> str:
-    """What was chosen by the clock, where something was."""
-    if facts.cpu is None:
+def _int8_lines(facts: BuildFacts) -> str:
+    """What an int8 build for CPUs has chosen, and why."""
+    if facts.cpu is None or facts.conversion is None:
         return ""
     encoder, cross_kv = facts.cpu.encoder, facts.cpu.cross_kv
     return (
+        f"products:  {facts.conversion.kind} ({facts.conversion.reason})\n"
         f"encoder:   {encoder.engine} ({encoder.reason})\n"
         f"cross K/V: {cross_kv.kept} ({cross_kv.reason})\n"
     )

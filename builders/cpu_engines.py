@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builders.agreement import Teacher
+from builders.choosing import Policy
 from builders.config import BuildConfig
 from builders.cpu_candidates import group_candidates
 from builders.cpu_graph import keep_beams_apart
-from builders.cross_kv_choice import CrossKvChoice, choose_cross_kv, write_int8
+from builders.cross_kv_choice import (
+    CrossKvChoice,
+    choose_cross_kv,
+    keep_floats,
+    tries_int8,
+    write_int8,
+)
 from builders.encoder_choice import EncoderChoice, choose_encoder
 from builders.graph_editing import rewriting
 from builders.steps import Steps
@@ -23,6 +30,11 @@ class CpuEngines:
 
     encoder: EncoderChoice
     cross_kv: CrossKvChoice
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A line for each way that was to be taken and is below the accuracy gate."""
+        return tuple(each.reason for each in (self.encoder, self.cross_kv) if each.fell_back)
 
 
 def lay_out(
@@ -51,16 +63,18 @@ def lay_out(
 def fit_int8(
     folder: Path,
     config: BuildConfig,
+    policy: Policy,
     shape: ModelShape,
     documents: DocumentSet,
     teacher: Teacher,
     step: Steps,
 ) -> CpuEngines:
-    """Lay out the decoder, and choose what is faster on this machine.
+    """Lay out the decoder, and choose what runs.
 
     Args:
         folder: Holds the int8 graphs that ONNX Runtime would run, and the portable ones.
         config: What was asked for.
+        policy: What to choose by where that is "auto".
         shape: The graphs' dimensions.
         documents: What to time and take scales from.
         teacher: The checkpoint's choices, to compare with.
@@ -71,15 +85,15 @@ def fit_int8(
         ConfigError: OpenVINO was asked for and cannot be imported.
         EngineError: An engine cannot be loaded or run.
     """
-    with step("time the encoder's engines"):
-        encoder = choose_encoder(config.encoder_engine, folder, shape, documents, teacher)
+    with step("choose the encoder's engine"):
+        encoder = choose_encoder(config.encoder_engine, policy, folder, shape, documents, teacher)
     engines = EngineConfig(runtime="onnxruntime", shape=shape, encoder_engine=encoder.engine)
-    if config.cross_kv == "float":
+    if not tries_int8(config.cross_kv, policy):
         lay_out(folder, shape.num_decoder_layers, step)
-        return CpuEngines(encoder=encoder, cross_kv=CrossKvChoice(kept="float", reason="as asked"))
+        return CpuEngines(encoder=encoder, cross_kv=keep_floats(config.cross_kv, policy))
     with step("quantize cross-attention keys and values"):
         write_int8(folder, engines, documents)
     lay_out(folder, shape.num_decoder_layers, step, cross_int8=True)
-    with step("time decode steps"):
-        cross_kv = choose_cross_kv(config.cross_kv, folder, engines, documents, teacher)
+    with step("choose how keys and values are kept"):
+        cross_kv = choose_cross_kv(config.cross_kv, policy, folder, engines, documents, teacher)
     return CpuEngines(encoder=encoder, cross_kv=cross_kv)

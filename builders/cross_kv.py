@@ -25,6 +25,7 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
+from builders.export import OPSET
 from builders.graph_editing import MICROSOFT, add_node, reader, save, writer
 from calibration.documents import Document, pad
 from kobart_runtime import bindings
@@ -106,6 +107,36 @@ def quantize_decoder(source: Path, target: Path, scales: Scales) -> None:
         key, value = (inputs[name] for name in bindings.past_cross(layer))
         _multiply_keys(graph, key, scales[key.name])
         _multiply_values(graph, value, scales[value.name])
+    save(graph, target)
+
+
+def write_to_float(target: Path, scales: Scales) -> None:
+    """Write a graph that turns what `quantize_encoder`'s encoder gives into the contract's floats.
+
+    Its inputs are named as the decoder's, its outputs as a float encoder's. Behind that encoder it
+    makes the engine model `kobart_encoder`, which so runs the graph that the front model runs.
+
+    Args:
+        target: The file to write.
+        scales: See `channel_scales`.
+    """
+    graph = gs.Graph(opset=OPSET)
+    for layer in range(len(scales) // 2):
+        names = zip(bindings.past_cross(layer), bindings.present_cross(layer), strict=True)
+        for place, (name, floats) in enumerate(names):
+            num_heads, head_dim = scales[name].shape
+            is_key = place == 0
+            axes = (head_dim, "source") if is_key else ("source", head_dim)
+            states: gs.Tensor = gs.Variable(name, np.uint8, ["requests", num_heads, *axes])
+            graph.inputs.append(states)
+            if is_key:
+                [states] = add_node(graph, name, "Transpose", [states], perm=[0, 1, 3, 2])
+            [steps] = add_node(
+                graph, name, "DequantizeLinear", [states, np.array(1, np.float32), _ZERO]
+            )
+            result = gs.Variable(floats, np.float32, ["requests", num_heads, "source", head_dim])
+            add_node(graph, name, "Mul", [steps, scales[name][None, :, None, :]], into=result)
+            graph.outputs.append(result)
     save(graph, target)
 
 

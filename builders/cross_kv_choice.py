@@ -1,7 +1,8 @@
 """How an int8 build on CPUs keeps cross-attention keys and values: as floats, or as int8.
 
-int8 is taken where its decode steps are faster on this machine and the engines still pass the
-gate. Both are timed on one batch of the build's documents, a token of each.
+int8 is taken where its decode steps are known to be faster, or are timed to be, and the engines
+still pass the gate. Where both are timed, it is on one batch of the build's documents, a token of
+each.
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ from functools import partial
 from pathlib import Path
 
 from builders.agreement import Teacher
-from builders.choosing import faster_of_two
-from builders.cross_kv import channel_scales, quantize_decoder, quantize_encoder
+from builders.choosing import AS_ASKED, Policy, cross_kv, settle
+from builders.cross_kv import channel_scales, quantize_decoder, quantize_encoder, write_to_float
 from builders.timing import MAX_DOCUMENTS, best_ms
 from calibration.documents import DocumentSet
 from calibration.feeds import Step, forced_steps
-from kobart_runtime.model_config import CROSS_INT8_FILES, DECODER_FILE, ENCODER_FILE, EngineConfig
+from kobart_runtime.float_kv_encoder import FloatKvEncoder
+from kobart_runtime.model_config import (
+    CROSS_FLOAT_FILE,
+    CROSS_INT8_FILES,
+    DECODER_FILE,
+    ENCODER_FILE,
+    EngineConfig,
+)
 from kobart_runtime.model_runner import ModelRunner
+from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 from kobart_runtime.runners import open_encoder, open_runner
 
 NUM_CALLS = 20  # of the timed step in each round
@@ -30,9 +39,11 @@ class CrossKvChoice:
 
     kept: str  # "float" or "int8"
     reason: str
-    step_ms: dict[str, float] = field(default_factory=dict)  # kept -> time of a decode step
-    float_agreement: float | None = None  # share of equal tokens with the engine models, 0..1
-    int8_agreement: float | None = None  # and with int8
+    fell_back: bool = False  # int8 was to be taken, and is below the accuracy gate
+    step_ms: dict[str, float] = field(default_factory=dict)  # kept -> decode step, if timed
+    # Shares of equal tokens, 0..1; None: int8 was not tried. The engine models have floats.
+    float_agreement: float | None = None
+    int8_agreement: float | None = None
 
     @property
     def agreement(self) -> float | None:
@@ -43,7 +54,7 @@ class CrossKvChoice:
 
 
 def write_int8(folder: Path, engines: EngineConfig, documents: DocumentSet) -> None:
-    """Write the graphs of int8 K/V beside those of float K/V.
+    """Write the graphs of int8 K/V beside those of float K/V, and the one that turns them back.
 
     Args:
         folder: Holds the float ones, the decoder not yet laid out for CPUs.
@@ -58,18 +69,43 @@ def write_int8(folder: Path, engines: EngineConfig, documents: DocumentSet) -> N
     encoder, decoder = CROSS_INT8_FILES
     quantize_encoder(folder / ENCODER_FILE, folder / encoder, scales)
     quantize_decoder(folder / DECODER_FILE, folder / decoder, scales)
+    write_to_float(folder / CROSS_FLOAT_FILE, scales)
+
+
+def tries_int8(asked: str, policy: Policy) -> bool:
+    """Whether int8 graphs are made at all.
+
+    Args:
+        asked: The build's `cross_kv`.
+        policy: What to choose by if that is "auto".
+    """
+    if asked == "auto":
+        return policy.tune or cross_kv(policy.processor).taken == "int8"
+    return asked == "int8"
+
+
+def keep_floats(asked: str, policy: Policy) -> CrossKvChoice:
+    """The choice where int8 is not tried."""
+    reason = cross_kv(policy.processor).reason if asked == "auto" else AS_ASKED
+    return CrossKvChoice(kept="float", reason=reason)
 
 
 def choose_cross_kv(
-    asked: str, folder: Path, engines: EngineConfig, documents: DocumentSet, teacher: Teacher
+    asked: str,
+    policy: Policy,
+    folder: Path,
+    engines: EngineConfig,
+    documents: DocumentSet,
+    teacher: Teacher,
 ) -> CrossKvChoice:
     """Decide, and delete the int8 graphs if they are not taken.
 
     Args:
         asked: The build's `cross_kv`: "int8", or "auto".
+        policy: What to choose by if that is "auto".
         folder: Holds the graphs of both.
         engines: What runs them.
-        documents: What is decoded.
+        documents: What is decoded if it is timed.
         teacher: The checkpoint's choices, to compare with.
 
     Raises:
@@ -78,19 +114,42 @@ def choose_cross_kv(
     runners = {
         kept: open_runner(folder, replace(engines, cross_kv=kept)) for kept in ("float", "int8")
     }
-    agreements = {kept: teacher.agreement_of(runner) for kept, runner in runners.items()}
-    times = step_ms(runners, documents)
-    kept, reason = faster_of_two(asked, agreements["int8"], times, "decode step")
-    if kept == "float":
-        for name in CROSS_INT8_FILES:
+    int8_agreement = teacher.agreement_of(runners["int8"])
+    times = step_ms(runners, documents) if policy.tune else {}
+    choice = settle(
+        asked,
+        cross_kv(policy.processor),
+        times,
+        "decode step",
+        int8_agreement,
+        policy.gate,
+        default="float",
+    )
+    floats = runners["float"]
+    if choice.taken == "int8":
+        floats = open_engine_models(folder, engines)
+    else:
+        for name in (*CROSS_INT8_FILES, CROSS_FLOAT_FILE):
             (folder / name).unlink()
     return CrossKvChoice(
-        kept=kept,
-        reason=reason,
+        kept=choice.taken,
+        reason=choice.reason,
+        fell_back=choice.fell_back,
         step_ms=times,
-        float_agreement=agreements["float"],
-        int8_agreement=agreements["int8"],
+        float_agreement=teacher.agreement_of(floats),
+        int8_agreement=int8_agreement,
     )
+
+
+def open_engine_models(folder: Path, engines: EngineConfig) -> ModelRunner:
+    """The engine models' encoder and decoder of a build that keeps int8 K/V.
+
+    Raises:
+        EngineError: An engine cannot be loaded or run.
+    """
+    int8 = replace(engines, cross_kv="int8")
+    encoder = FloatKvEncoder(open_encoder(folder, int8), folder / CROSS_FLOAT_FILE, engines.shape)
+    return OnnxRuntimeRunner(folder, engines.shape, encoder=encoder)
 
 
 def step_ms(runners: Mapping[str, ModelRunner], documents: DocumentSet) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """What runs the encoder of an int8 build on CPUs: ONNX Runtime, or OpenVINO where it is faster.
 
 OpenVINO uses the matrix units (AMX) of processors that have them and reads the portable graph.
-Both are timed on the build's documents, one source at a time: no two need be of the same length,
-as in production, and OpenVINO makes kernels anew for a length that it has not seen for a while.
+Where both are timed, it is on the build's documents, one source at a time: no two need be of the
+same length, as in production, and OpenVINO makes new kernels for a length that it has not seen for
+a while.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from builders.agreement import Teacher
-from builders.choosing import faster_of_two
+from builders.choosing import AS_ASKED, Policy, encoder_engine, settle
 from builders.precision import PORTABLE_FILES
 from builders.repository import link
 from builders.timing import best_ms
@@ -35,8 +36,10 @@ class EncoderChoice:
 
     engine: str  # "onnxruntime" or "openvino"
     reason: str
-    encode_ms: dict[str, float] = field(default_factory=dict)  # engine -> mean time of a source
-    openvino_agreement: float | None = None  # share of equal tokens if OpenVINO encodes, 0..1
+    fell_back: bool = False  # OpenVINO was to be taken, and is below the accuracy gate
+    encode_ms: dict[str, float] = field(default_factory=dict)  # engine -> mean time, if timed
+    # Share of equal tokens if OpenVINO encodes, 0..1; None: it was not tried.
+    openvino_agreement: float | None = None
 
 
 def find_openvino(asked: str) -> Any:
@@ -62,38 +65,49 @@ def find_openvino(asked: str) -> Any:
 
 
 def choose_encoder(
-    asked: str, folder: Path, shape: ModelShape, documents: DocumentSet, teacher: Teacher
+    asked: str,
+    policy: Policy,
+    folder: Path,
+    shape: ModelShape,
+    documents: DocumentSet,
+    teacher: Teacher,
 ) -> EncoderChoice:
-    """Time both engines, and make `encoder.onnx` the graph that the chosen one runs.
+    """Choose, and make `encoder.onnx` the graph that the chosen engine runs.
 
     Args:
         asked: The build's `encoder_engine`.
+        policy: What to choose by if that is "auto".
         folder: Holds the int8 graphs that ONNX Runtime would run, and the portable ones.
         shape: Their dimensions.
-        documents: What to encode.
+        documents: What to encode if it is timed.
         teacher: The checkpoint's choices, to compare with.
 
     Raises:
         ConfigError: OpenVINO was asked for and cannot be imported.
         EngineError: An engine cannot be loaded or run.
     """
+    if asked == "onnxruntime":
+        return EncoderChoice(engine=asked, reason=AS_ASKED)
     module = find_openvino(asked)
-    if module is None:
-        reason = "as asked" if asked == "onnxruntime" else "OpenVINO is not installed"
-        return EncoderChoice(engine="onnxruntime", reason=reason)
+    rule = encoder_engine(policy.processor, has_openvino=module is not None)
+    if module is None or (asked == "auto" and not policy.tune and rule.taken == "onnxruntime"):
+        return EncoderChoice(engine=rule.taken, reason=rule.reason)
     encoder = module.OpenVinoEncoder(folder / PORTABLE_FILES[ENCODER_FILE], shape)
     agreement = teacher.agreement_of(OnnxRuntimeRunner(folder, shape, encoder=encoder))
-    encoders = {
-        "onnxruntime": OnnxRuntimeEncoder(folder / ENCODER_FILE, shape),
-        "openvino": encoder,
-    }
-    times = encode_ms(encoders, documents)
-    engine, reason = faster_of_two(asked, agreement, times, "source")
-    if engine == "openvino":
+    times: dict[str, float] = {}
+    if policy.tune:
+        ours = OnnxRuntimeEncoder(folder / ENCODER_FILE, shape)
+        times = encode_ms({"onnxruntime": ours, "openvino": encoder}, documents)
+    choice = settle(asked, rule, times, "source", agreement, policy.gate, default="onnxruntime")
+    if choice.taken == "openvino":
         (folder / ENCODER_FILE).unlink()
         link(folder / PORTABLE_FILES[ENCODER_FILE], folder / ENCODER_FILE)
     return EncoderChoice(
-        engine=engine, reason=reason, encode_ms=times, openvino_agreement=agreement
+        engine=choice.taken,
+        reason=choice.reason,
+        fell_back=choice.fell_back,
+        encode_ms=times,
+        openvino_agreement=agreement,
     )
 
 

@@ -25,6 +25,7 @@ from builders.cpu_engines import CpuEngines
 from builders.paths import CHECKOUT
 from builders.plans import Plans
 from builders.precision import Conversion
+from builders.processor import Processor
 from builders.prune_checkpoint import Pruning
 from builders.prune_format import dimensions
 from builders.prune_ledger import num_params
@@ -55,6 +56,7 @@ class BuildFacts:
     artefact: Artefact  # encoder and decoder together, as read back
     products: Mapping[str, Mapping[str, float]]  # of each graph: precision -> share of products
     verification: Verification
+    processor: Processor  # of the machine that builds
     conversion: Conversion | None = None  # None: float32, as exported
     cpu: CpuEngines | None = None  # None: nothing was left to choose
     pruning: Pruning | None = None  # None: built as the checkpoint is
@@ -79,6 +81,16 @@ class BuildFacts:
             encoder_engine=self.encoder_engine,
             cross_kv=self.cross_kv,
         )
+
+    @property
+    def files(self) -> dict[str, list[str]]:
+        """Model -> the engine files that it opens."""
+        name, engines = self.config.model_name, self.engines
+        roles = {
+            f"{name}_{role}": list(engines.engine_model_files(role))
+            for role in ("encoder", "decoder")
+        }
+        return {name: list(engines.files), **roles}
 
     @property
     def int8_by(self) -> str | None:
@@ -109,6 +121,7 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
             "runtime": config.runtime,
             "encoder_engine": config.encoder_engine,
             "cross_kv": config.cross_kv,
+            "tune": config.tune,
         },
         "built": {
             "precision": facts.precision,
@@ -121,6 +134,7 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
             "reason": facts.reason,
             "encoder_engine": facts.encoder_engine,
             "cross_kv": facts.cross_kv,
+            "files": facts.files,
             "opset": facts.artefact.opset,
             "gpu": asdict(facts.plans.gpu) if facts.plans and facts.plans.gpu else None,
             "tensorrt": facts.plans.describe() if facts.plans else None,
@@ -140,7 +154,11 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
         "model": dimensions(facts.checkpoint.model),
         "pruning": asdict(facts.pruning) if facts.pruning else None,
         "versions": {"kobart-triton": _own_version(), **_versions(facts.encoder_engine)},
-        "machine": {"cpu": _cpu_name(), "cores": len(os.sched_getaffinity(0))},
+        "machine": {
+            "cpu": facts.processor.name,
+            "cpu_flags": list(facts.processor.flags),
+            "cores": len(os.sched_getaffinity(0)),
+        },
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -175,11 +193,3 @@ def _own_version() -> str:
     text = (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
     found = re.search(r'^version = "(.+)"$', text, re.MULTILINE)
     return found[1] if found else "unknown"
-
-
-def _cpu_name() -> str:
-    """The processor's name; Linux tells it in a file alone."""
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
-    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
-    return found[1] if found else platform.processor() or platform.machine()

@@ -12,9 +12,11 @@ from builders import repository, torchscript
 from builders.agreement import Teacher
 from builders.artefact import Artefact, read_back, together
 from builders.checkpoint import Checkpoint, load_checkpoint
+from builders.choosing import Policy
 from builders.config import BuildConfig
 from builders.console import print_lines, print_summary
 from builders.cpu_engines import CpuEngines, fit_int8, lay_out
+from builders.cross_kv_choice import tries_int8
 from builders.encoder_choice import find_openvino
 from builders.export import export_decoder, export_encoder
 from builders.fit import fit_limits, model_shape
@@ -30,6 +32,7 @@ from builders.precision import (
     shipped_documents,
     workspace,
 )
+from builders.processor import Processor
 from builders.prune_checkpoint import Pruning, prune_checkpoint
 from builders.prune_ledger import graph_bytes
 from builders.repository import Layout
@@ -85,9 +88,13 @@ def build(config: BuildConfig) -> Path:
     if config.calibrated_by_tensorrt:
         check_tensorrt_calibrates()
     find_openvino(config.encoder_engine)
+    policy = Policy(processor=Processor.read(), tune=config.tune, gate=AGREEMENT_GATES["int8"])
     print_lines("runtime", [f"{choice.runtime} ({choice.reason})"])
     pruned = "".join(f", prune {text}" for text in config.prune or ())
-    step = Steps(config.precision, choice.runtime, config.cross_kv)
+    if config.tune and choice.runtime == "tensorrt":
+        print_lines("note", ["--tune changes nothing: TensorRT times its own kernels in any case"])
+    tries_cross_int8 = tries_int8(config.cross_kv, policy)
+    step = Steps(config.precision, choice.runtime, tries_cross_int8=tries_cross_int8)
     with step(f"load {config.checkpoint}{pruned}"):
         source, notes = load_source(config)
     print_lines("note", notes)
@@ -95,11 +102,13 @@ def build(config: BuildConfig) -> Path:
     if source.pruning:
         print_lines("prune", source.pruning.lines)
         print_lines("WARNING", source.pruning.stats["warnings"])
+    if not source.checkpoint.trained:
+        policy = replace(policy, gate=0.0)  # random weights are measured and not judged
     # Graphs are exported in float32 whatever is made of them.
     least_bytes = graph_bytes(source.checkpoint.model)
     with staged(output, force=config.force, least_bytes=least_bytes) as folder:
         layout = Layout(root=folder, name=config.model_name, runtime=choice.runtime)
-        facts = _fill(layout, config, source, choice, step)
+        facts = _fill(layout, config, policy, source, choice, step)
     print_summary(facts, output)
     return output
 
@@ -165,7 +174,12 @@ def _encode_pairs(
 
 
 def _fill(
-    layout: Layout, config: BuildConfig, source: Source, choice: RuntimeChoice, step: Steps
+    layout: Layout,
+    config: BuildConfig,
+    policy: Policy,
+    source: Source,
+    choice: RuntimeChoice,
+    step: Steps,
 ) -> BuildFacts:
     """Make everything that a build consists of below `layout.root`."""
     layout.front.mkdir(parents=True)
@@ -179,17 +193,18 @@ def _fill(
     else:
         with workspace(layout.root) as graphs:
             _export(graphs, source, step)
-            conversion = _convert(graphs, layout.front, config.precision, source, step)
-    cpu = (
-        _fit_to_cpu(layout.front, config, source, step) if choice.runtime == "onnxruntime" else None
-    )
+            conversion = _convert(graphs, layout.front, config.precision, policy, source, step)
+    cpu = None
+    if choice.runtime == "onnxruntime":
+        cpu = _fit_to_cpu(layout.front, config, policy, source, step)
+    print_lines("WARNING", _fallbacks(conversion, cpu))
     engines = EngineConfig(runtime=runtime, shape=source.shape)
     if cpu:
         engines = replace(engines, encoder_engine=cpu.encoder.engine, cross_kv=cpu.cross_kv.kept)
-    further = [name for name in engines.files if name not in ENGINE_FILES[runtime]]
     portable = conversion.portable if conversion else ()
-    graphs = [*ENGINE_FILES[runtime], *further, *(name for name in portable if name != SCALES_FILE)]
-    artefacts = _read_back(layout.front, runtime, graphs, config.graph_precision)
+    names = dict.fromkeys([*ENGINE_FILES[runtime], *engines.files, *portable])
+    graphs_built = [name for name in names if name != SCALES_FILE]
+    artefacts = _read_back(layout.front, runtime, graphs_built, config.graph_precision)
     with step("compare with PyTorch"):
         runner = open_runner(layout.front, engines)
         verification = _verify(runner, config, source, conversion, cpu)
@@ -209,6 +224,7 @@ def _fill(
         artefact=together([artefacts[name] for name in ENGINE_FILES[runtime]]),
         products={name: artefact.products for name, artefact in artefacts.items()},
         verification=verification,
+        processor=policy.processor,
         conversion=conversion,
         cpu=cpu,
         pruning=source.pruning,
@@ -216,12 +232,13 @@ def _fill(
     )
     with step("lay out the repository"):
         path, files = source.checkpoint.tokenizer_path, source.checkpoint.files
-        delivered = [*layout.artefacts, *(layout.front / name for name in (*further, *portable))]
+        further = [*facts.engines.files, *facts.engines.engine_model_files("encoder"), *portable]
+        delivered = [*layout.artefacts, *(layout.front / name for name in further)]
         repository.write_front(layout, path, files[TOKENIZER_FILE])
-        write_manifest(layout.root, facts, delivered)
+        write_manifest(layout.root, facts, [*dict.fromkeys(delivered)])
         repository.link_models(
             layout,
-            source.shape,
+            facts.engines,
             source.limits.max_batch_size,
             config.precision,
             plans.facts if plans else None,
@@ -247,7 +264,9 @@ def _trace(folder: Path, source: Source, step: Steps) -> None:
         torchscript.trace_decoder(model, folder / decoder, num_candidates)
 
 
-def _convert(graphs: Path, target: Path, precision: str, source: Source, step: Steps) -> Conversion:
+def _convert(
+    graphs: Path, target: Path, precision: str, policy: Policy, source: Source, step: Steps
+) -> Conversion:
     """Make the engines of a lower precision from the float32 graphs."""
     documents, teacher = source.documents, source.teacher
     assert documents
@@ -256,7 +275,8 @@ def _convert(graphs: Path, target: Path, precision: str, source: Source, step: S
     if precision == "fp16":
         with step("convert to float16, watching for overflows"):
             return make_half(graphs, target, source.shape, documents)
-    maker = Int8Maker(graphs, source.shape, documents, teacher, source.checkpoint.trained)
+    trained = source.checkpoint.trained
+    maker = Int8Maker(graphs, source.shape, documents, teacher, trained, policy)
     with step(f"calibrate on {count}"):
         scales = maker.calibrate()
     with step("quantize to int8"):
@@ -264,7 +284,7 @@ def _convert(graphs: Path, target: Path, precision: str, source: Source, step: S
 
 
 def _fit_to_cpu(
-    folder: Path, config: BuildConfig, source: Source, step: Steps
+    folder: Path, config: BuildConfig, policy: Policy, source: Source, step: Steps
 ) -> CpuEngines | None:
     """Lay out what ONNX Runtime runs; None: there was nothing to choose."""
     if config.precision != "int8":
@@ -272,7 +292,13 @@ def _fit_to_cpu(
         return None
     assert source.documents
     assert source.teacher
-    return fit_int8(folder, config, source.shape, source.documents, source.teacher, step)
+    return fit_int8(folder, config, policy, source.shape, source.documents, source.teacher, step)
+
+
+def _fallbacks(conversion: Conversion | None, cpu: CpuEngines | None) -> tuple[str, ...]:
+    """A line for each way of an int8 build that was to be taken and is below the accuracy gate."""
+    kind = (conversion.reason or "",) if conversion and conversion.fell_back else ()
+    return (*kind, *(cpu.warnings if cpu else ()))
 
 
 def _read_back(

@@ -1,15 +1,16 @@
 """Float32 graphs -> the graphs that a build runs, in float16 or int8.
 
-An int8 build makes three pairs of graphs. The portable one is explicit Q/DQ with calibrated
-scales, which TensorRT reads too; two measure their scales in every step and are for CPUs alone,
-with signed weights and with unsigned ones. All are compared with the checkpoint; the fastest that
-passes is what the build runs.
+An int8 build makes two pairs of graphs or three. The portable one is explicit Q/DQ with calibrated
+scales, which TensorRT reads too. The others measure their scales in every step and are for CPUs
+alone, with signed weights or with unsigned ones: the processor decides which (`choosing.py`), or
+all three are timed. What is made is compared with the checkpoint, and what the build runs is the
+first, or the fastest, that passes.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from tempfile import TemporaryDirectory
 from builders.agreement import Teacher
 from builders.checkpoint import RANDOM_CHECKPOINT
 from builders.checkpoint_files import find_files
+from builders.choosing import Choice, Policy, below_gate, dynamic_kind, fastest
 from builders.half_precision import convert_to_half
 from builders.quantize_dynamic import write_dynamic
 from builders.quantize_qdq import quantize_qdq
@@ -48,8 +50,10 @@ class Conversion:
     documents: str  # sha256 of the file
     num_documents: int
     float32_nodes: tuple[str, ...]  # left alone: too large for float16, or too sensitive for int8
+    reason: str | None = None  # why this kind of int8
+    fell_back: bool = False  # another kind was to be taken, and is below the accuracy gate
     agreements: dict[str, float] = field(default_factory=dict)  # kind -> share of equal tokens
-    batch_ms: dict[str, float] = field(default_factory=dict)  # kind -> time of one batch
+    batch_ms: dict[str, float] = field(default_factory=dict)  # kind -> time of one batch, if timed
     portable: tuple[str, ...] = ()  # files of the portable graphs and their scales
 
 
@@ -117,6 +121,7 @@ class Int8Maker:
         documents: What to calibrate on.
         teacher: The checkpoint's choices, to compare with.
         trained: Whether accuracy means anything.
+        policy: What the kind is chosen by.
     """
 
     source: Path
@@ -124,6 +129,7 @@ class Int8Maker:
     documents: DocumentSet
     teacher: Teacher
     trained: bool
+    policy: Policy
 
     def calibrate(self) -> Scales:
         """Entropy scales of both graphs."""
@@ -138,21 +144,40 @@ class Int8Maker:
                 self.source, self.shape, scales, self.documents, self._write_qdq, INT8_AIM
             )
             agreements[QDQ] = self._write_qdq(scales, excluded)
-        for kind in (DYNAMIC, UNSIGNED):
-            agreements[kind] = self._write_dynamic(kind, excluded)
-        times = batch_ms(
-            {kind: self._folder(kind) for kind in agreements}, self.shape, self.documents
-        )
-        kind = choose(agreements, times)
+        choice, times = self._choose(agreements, excluded)
         return Conversion(
-            kind=kind,
+            kind=choice.taken,
+            reason=choice.reason,
+            fell_back=choice.fell_back,
             documents=self.documents.sha256,
             num_documents=len(self.documents.documents),
             float32_nodes=excluded,
             agreements=agreements,
             batch_ms=times,
-            portable=self._deliver(kind, scales, target),
+            portable=self._deliver(choice.taken, scales, target),
         )
+
+    def _choose(
+        self, agreements: dict[str, float], excluded: tuple[str, ...]
+    ) -> tuple[Choice, dict[str, float]]:
+        """Write the kinds that come into question; adds their agreement to `agreements`.
+
+        Returns:
+            The kind, and the times of all if they were measured.
+        """
+        gate = self.policy.gate
+        if self.policy.tune:
+            for kind in (DYNAMIC, UNSIGNED):
+                agreements[kind] = self._write_dynamic(kind, excluded)
+            folders = {kind: self._folder(kind) for kind in agreements}
+            times = batch_ms(folders, self.shape, self.documents)
+            return choose(agreements, times, gate), times
+        rule = dynamic_kind(self.policy.processor)
+        for kind in dict.fromkeys((rule.taken, UNSIGNED)):
+            agreements[kind] = self._write_dynamic(kind, excluded)
+            if agreements[kind] >= gate:
+                break
+        return first_passing(rule, agreements, gate), {}
 
     def _folder(self, kind: str) -> Path:
         folder = self.source / kind
@@ -184,12 +209,38 @@ class Int8Maker:
         return (*PORTABLE_FILES.values(), SCALES_FILE)
 
 
-def choose(agreements: dict[str, float], times: dict[str, float]) -> str:
+def choose(agreements: Mapping[str, float], times: Mapping[str, float], gate: float) -> Choice:
     """The fastest kind that passes the gate; the most exact one if none does."""
-    passing = [kind for kind, share in agreements.items() if share >= AGREEMENT_GATES["int8"]]
-    if not passing:
-        return max(agreements, key=lambda kind: agreements[kind])
-    return min(passing, key=lambda kind: times[kind])
+    passing = {kind: ms for kind, ms in times.items() if agreements[kind] >= gate}
+    failing = [below_gate(kind, agreements[kind], gate) for kind in times if kind not in passing]
+    fast = fastest(times, "batch")
+    if fast.taken in passing:
+        return fast
+    kind = fastest(passing, "batch").taken if passing else most_exact(agreements)
+    reason = f"{fast.reason}; {'; '.join(failing)}: {kind} instead"
+    return Choice(taken=kind, reason=reason, fell_back=True)
+
+
+def first_passing(rule: Choice, agreements: Mapping[str, float], gate: float) -> Choice:
+    """The rule's kind if it passes the gate, then the most exact one.
+
+    Args:
+        rule: The kind that is to be taken.
+        agreements: Kind -> share of equal tokens, 0..1, of those that were made.
+        gate: The lowest share that is accepted.
+    """
+    if agreements[rule.taken] >= gate:
+        return rule
+    kind = most_exact(agreements)
+    failing = "; ".join(
+        below_gate(each, share, gate) for each, share in agreements.items() if share < gate
+    )
+    return Choice(taken=kind, reason=f"{failing}: {kind} instead", fell_back=kind != rule.taken)
+
+
+def most_exact(agreements: Mapping[str, float]) -> str:
+    """The kind with the largest share of equal tokens."""
+    return max(agreements, key=lambda kind: agreements[kind])
 
 
 def nodes_of(graph: str, excluded: tuple[str, ...]) -> list[str]:

@@ -7,10 +7,11 @@
                                                 encoder.onnx}
     NAME_decoder/...            likewise with decoder.onnx
 
-An int8 build has its portable graphs and its scales beside them in NAME/1; where it keeps the
-sources' keys and values as bytes the front model runs *.cross-int8.onnx, which lie there too. A
-TorchScript build has encoder.pt and decoder.pt for the ONNX files. A TensorRT build has plans;
-Triton's own backend runs those of the engine models.
+An int8 build has its portable graphs and its scales beside them in NAME/1. Where it keeps the
+sources' keys and values as bytes the front model runs *.cross-int8.onnx, which lie there too, and
+NAME_encoder runs the same encoder with encoder.cross-float.onnx behind it. A TorchScript build has
+encoder.pt and decoder.pt for the ONNX files. A TensorRT build has plans; Triton's own backend runs
+those of the engine models.
 
 Every model folder is self-contained: a server that fetches one of them alone can run it. Equal
 files are hard links of one another where the disk allows.
@@ -32,7 +33,7 @@ from kobart_runtime.model_config import (
     ENGINE_FILES,
     MANIFEST_NAME,
     TOKENIZER_FILE,
-    ModelShape,
+    EngineConfig,
     sha256_of,
 )
 
@@ -97,7 +98,7 @@ def write_front(layout: Layout, tokenizer: Path, tokenizer_sha256: str) -> None:
 
 def link_models(
     layout: Layout,
-    shape: ModelShape,
+    engines: EngineConfig,
     max_batch_size: int,
     precision: str,
     plans: Mapping[str, PlanFacts] | None = None,
@@ -106,7 +107,7 @@ def link_models(
 
     Args:
         layout: Where they lie.
-        shape: The engines' dimensions.
+        engines: What runs which of them, and their dimensions.
         max_batch_size: Requests of one call.
         precision: Of the engines.
         plans: By file name; Triton runs plans itself, other engines by the python backend.
@@ -115,20 +116,27 @@ def link_models(
         BuildError: A config.pbtxt of `model_repository/` is malformed.
     """
     link(layout.root / MANIFEST_NAME, layout.front / MANIFEST_NAME)
-    for role, engine in zip(ROLES, ENGINE_FILES[layout.runtime], strict=True):
+    for role in ROLES:
         source = MODEL_REPOSITORY / f"kobart_{role}"
         folder = layout.engine(role)
         folder.mkdir(parents=True)
-        for name in (engine, MANIFEST_NAME):
+        files = engines.engine_model_files(role)
+        for name in (*files, MANIFEST_NAME):
             link(layout.front / name, folder / name)
         plan = None
         if plans:
+            [engine] = files
             plan = triton_config.PlanModel(engine, len(plans[engine].profiles))
         else:
             _link_tree(layout.front / RUNTIME_PACKAGE.name, folder / RUNTIME_PACKAGE.name)
             _copy_model(source, folder)
         text = triton_config.engine_config(
-            source / CONFIG_FILE, f"{layout.name}_{role}", shape, max_batch_size, precision, plan
+            source / CONFIG_FILE,
+            f"{layout.name}_{role}",
+            engines.shape,
+            max_batch_size,
+            precision,
+            plan,
         )
         _write_config(folder, text)
 

@@ -15,11 +15,11 @@ NUM_CROSS_KV_STEPS = 2  # int8 keys and values are tried
 class Steps:
     """Counts the steps of a build, and says of each how long it took."""
 
-    def __init__(self, precision: str, runtime: str, cross_kv: str) -> None:
+    def __init__(self, precision: str, runtime: str, *, tries_cross_int8: bool) -> None:
         self._total = NUM_STEPS[precision] + NUM_RUNTIME_STEPS[runtime]
         if (precision, runtime) == ("int8", "onnxruntime"):
             self._total += NUM_CPU_INT8_STEPS
-            self._total += 0 if cross_kv == "float" else NUM_CROSS_KV_STEPS
+            self._total += NUM_CROSS_KV_STEPS if tries_cross_int8 else 0
         self._done = 0
 
     @contextmanager

@@ -26,6 +26,8 @@ ENGINE_FILES = {  # runtime -> encoder and decoder
 }
 # What the front model opens where it keeps the sources' keys and values as int8.
 CROSS_INT8_FILES = ("encoder.cross-int8.onnx", "decoder.cross-int8.onnx")
+# Behind that encoder it gives the floats of the engines' contract: the engine model `_encoder`.
+CROSS_FLOAT_FILE = "encoder.cross-float.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 NEWLINE_CHOICES = ("keep", "space")
 
@@ -83,6 +85,17 @@ class EngineConfig:
     def files(self) -> tuple[str, str]:
         """The encoder's and the decoder's file."""
         return CROSS_INT8_FILES if self.cross_kv == "int8" else ENGINE_FILES[self.runtime]
+
+    def engine_model_files(self, role: str) -> tuple[str, ...]:
+        """What an engine model opens: the front model's encoder, and a decoder of float K/V.
+
+        Args:
+            role: "encoder" or "decoder".
+        """
+        encoder, decoder = ENGINE_FILES[self.runtime]
+        if role == "decoder":
+            return (decoder,)
+        return (CROSS_INT8_FILES[0], CROSS_FLOAT_FILE) if self.cross_kv == "int8" else (encoder,)
 
 
 @dataclass(frozen=True, kw_only=True)

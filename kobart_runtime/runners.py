@@ -15,12 +15,7 @@ from typing import Any
 import numpy as np
 
 from kobart_runtime.errors import EngineError
-from kobart_runtime.model_config import (
-    ENGINE_FILES,
-    EngineConfig,
-    ModelConfig,
-    verify_artefacts,
-)
+from kobart_runtime.model_config import EngineConfig, ModelConfig, verify_artefacts
 from kobart_runtime.model_runner import ModelRunner
 
 _logger = logging.getLogger(__name__)
@@ -84,8 +79,11 @@ def open_encoder(folder: Path, engines: EngineConfig, num_threads: int = 0) -> A
 def open_engine(folder: Path, role: str, config: ModelConfig, num_threads: int = 0) -> Engine:
     """Open one engine alone; not for TensorRT, whose plans Triton runs itself.
 
+    The encoder is the one that the front model runs; where that gives int8 K/V they become floats
+    here, as the engines' contract has them.
+
     Args:
-        folder: Where its file lies.
+        folder: Where its files lie.
         role: "encoder" or "decoder".
         config: The build's.
         num_threads: Of the engine; 0 takes one per physical core.
@@ -94,12 +92,18 @@ def open_engine(folder: Path, role: str, config: ModelConfig, num_threads: int =
         BuildError: The file is missing or not what was built, or needs what this version lacks.
         EngineError: It cannot be loaded.
     """
-    file = ENGINE_FILES[config.engines.runtime][("encoder", "decoder").index(role)]
-    verify_artefacts(folder, config.artefacts, [file])
+    engines = config.engines
+    file, *further = engines.engine_model_files(role)
+    verify_artefacts(folder, config.artefacts, [file, *further])
     if config.runtime == "torchscript":
         return _torchscript().TorchScriptEngine.open(folder, role, config.shape, num_threads).run
+    if further:
+        from kobart_runtime.float_kv_encoder import FloatKvEncoder
+
+        encoder = open_encoder(folder, engines, num_threads)
+        return FloatKvEncoder(encoder, folder / further[0], config.shape).run
     if role == "encoder" and config.encoder_engine == "openvino":
-        return _openvino().OpenVinoEncoder(folder / file, config.shape, num_threads).run
+        return open_encoder(folder, engines, num_threads).run
     from kobart_runtime.onnxruntime_runner import open_session, run_session
 
     return partial(run_session, open_session(folder / file, num_threads))

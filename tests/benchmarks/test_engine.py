@@ -22,16 +22,18 @@ from benchmarks.engine_feeds import (
     output_names,
     perf_input,
 )
-from builders.cross_kv import quantize_encoder
+from builders.cross_kv import quantize_encoder, write_to_float
 from client.perf.statistics import NO_CLEAR_DIFFERENCE, Spread
 from client.perf.usage import Usage
 from client.report.document import COMPLETE, read_report
 from kobart_runtime import bindings
 from kobart_runtime.model_config import (
+    CROSS_FLOAT_FILE,
     CROSS_INT8_FILES,
     ENCODER_FILE,
     MANIFEST_NAME,
     ModelConfig,
+    sha256_of,
 )
 from kobart_runtime.runners import open_engine
 
@@ -56,11 +58,14 @@ def test_feeds_are_what_the_engines_take(mini_build: Path) -> None:
 
 def test_the_front_model_is_fed_what_it_keeps(mini_build: Path, tmp_path: Path) -> None:
     built = ModelConfig.from_manifest(mini_build / MANIFEST_NAME)
-    config, shape = replace(built, cross_kv="int8"), built.shape
-    folder = Path(shutil.copytree(mini_build / config.name / "1", tmp_path / "front"))
+    shape = built.shape
+    folder = Path(shutil.copytree(mini_build / built.name / "1", tmp_path / "front"))
     names = bindings.of_layers(bindings.past_cross, shape.num_decoder_layers)
     scales = {name: np.full((shape.num_heads, shape.head_dim), 0.05, np.float32) for name in names}
     quantize_encoder(folder / ENCODER_FILE, folder / CROSS_INT8_FILES[0], scales)
+    write_to_float(folder / CROSS_FLOAT_FILE, scales)
+    written = {name: sha256_of(folder / name) for name in (CROSS_INT8_FILES[0], CROSS_FLOAT_FILE)}
+    config = replace(built, cross_kv="int8", artefacts={**built.artefacts, **written})
     point = Point("decoder", 3, 40)
     feeds = front_decoder_feeds(IDS, point, config, folder)
     sizes = {".key": (shape.head_dim, 40), ".value": (40, shape.head_dim)}

@@ -137,6 +137,7 @@ def test_the_manifest_states_sources_artefacts_and_accuracy(built: Path, checkpo
         "runtime": "auto",
         "encoder_engine": "auto",
         "cross_kv": "auto",
+        "tune": False,
     }
     built_as = manifest["built"]
     assert (built_as["opset"], built_as["gpu"], built_as["precision_share"]) == (17, None, 1.0)

@@ -27,6 +27,7 @@ FLAGS = {
     "--workspace-mib", "--optimization-level", "--version-compatible", "--no-version-compatible",
     "--hardware-compatible", "--no-hardware-compatible", "--int8-calibrator",
     "--encoder-engine", "--cross-kv", "--text-column", "--summary-column", "--encoding",
+    "--tune", "--no-tune",
 }  # fmt: skip
 
 
@@ -174,3 +175,14 @@ def test_what_is_for_int8_on_onnx_runtime_alone(
     [(name, value)] = asked.items()
     with pytest.raises(ConfigError, match=f"{name} {value} is .*, got {precision} and {runtime}"):
         replace(accepted, precision=precision, runtime=runtime)
+
+
+@pytest.mark.parametrize(
+    ("precision", "runtime"),
+    [("fp32", "onnxruntime"), ("fp16", "auto"), ("int8", "tensorrt"), ("fp32", "torchscript")],
+)
+def test_only_int8_on_cpus_is_tuned(precision: str, runtime: str) -> None:
+    for accepted in ("auto", "onnxruntime"):
+        assert BuildConfig(precision="int8", runtime=accepted, tune=True).tune
+    with pytest.raises(ConfigError, match=f"tune is for .*, got {precision} and {runtime}: ask"):
+        BuildConfig(precision=precision, runtime=runtime, tune=True)

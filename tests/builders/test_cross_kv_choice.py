@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,48 @@ import pytest
 
 from builders import cross_kv_choice
 from builders.agreement import Teacher
-from builders.cross_kv_choice import CrossKvChoice, choose_cross_kv, step_ms, write_int8
+from builders.choosing import Policy, cross_kv
+from builders.cross_kv import channel_scales
+from builders.cross_kv_choice import (
+    CrossKvChoice,
+    choose_cross_kv,
+    keep_floats,
+    open_engine_models,
+    step_ms,
+    tries_int8,
+    write_int8,
+)
 from builders.export import export_decoder, export_encoder
 from builders.pipeline import Source
+from builders.precision import AGREEMENT_GATES
+from builders.processor import Processor
+from calibration.documents import pad
 from kobart_runtime import bindings
+from kobart_runtime.float_kv_encoder import FloatKvEncoder
 from kobart_runtime.model_config import (
+    CROSS_FLOAT_FILE,
     CROSS_INT8_FILES,
     DECODER_FILE,
     ENCODER_FILE,
     EngineConfig,
 )
-from kobart_runtime.runners import open_runner
+from kobart_runtime.runners import open_encoder, open_runner
 
 Choose = Callable[[dict[str, float]], CrossKvChoice]
+GATE = AGREEMENT_GATES["int8"]
+AVX2 = Processor(name="AMD EPYC", flags=("avx2",))
+AMX = Processor(name="Intel Xeon", flags=("avx2", "avx512f", "avx512_vnni", "amx_int8"))
+
+
+def policy_of(processor: Processor, *, tune: bool = False) -> Policy:
+    return Policy(processor=processor, tune=tune, gate=GATE)
+
+
+def chosen(
+    policy: Policy, folder: Path, engines: EngineConfig, source: Source, teacher: Teacher
+) -> CrossKvChoice:
+    assert source.documents
+    return choose_cross_kv("auto", policy, folder, engines, source.documents, teacher)
 
 
 @pytest.fixture
@@ -58,8 +88,7 @@ def choose(
 
     def choose(times: dict[str, float]) -> CrossKvChoice:
         monkeypatch.setattr(cross_kv_choice, "step_ms", lambda runners, documents: times)
-        assert mini.documents
-        return choose_cross_kv("auto", folder, engines, mini.documents, teacher)
+        return chosen(policy_of(AVX2, tune=True), folder, engines, mini, teacher)
 
     return choose
 
@@ -74,7 +103,8 @@ def test_the_graphs_that_are_not_taken_are_deleted(
     assert choice.int8_agreement is not None
     assert choice.int8_agreement > 0.99
     assert choice.float_agreement == 1.0
-    assert all((folder / name).exists() is (kept == "int8") for name in CROSS_INT8_FILES)
+    files = (*CROSS_INT8_FILES, CROSS_FLOAT_FILE)
+    assert all((folder / name).exists() is (kept == "int8") for name in files)
     assert (folder / DECODER_FILE).exists()
 
 
@@ -94,11 +124,53 @@ def test_bytes_below_the_gate_are_not_taken_however_fast(
     write_int8(folder, engines, mini.documents)
     choice = choose({"float": 1.0, "int8": 0.5})
     assert choice.kept == "float"
-    assert choice.reason.startswith("auto: int8 agrees on ")
+    assert choice.fell_back
+    assert choice.reason.startswith("int8 agrees on ")
+    assert choice.reason.endswith(" of the tokens, gate 97.0%: float instead")
     assert choice.int8_agreement is not None
     assert choice.int8_agreement < 0.9
     assert choice.agreement == choice.float_agreement == 1.0
     assert not any((folder / name).exists() for name in CROSS_INT8_FILES)
+
+
+def test_with_amx_bytes_are_taken_untimed(
+    folder: Path, engines: EngineConfig, mini: Source, teacher: Teacher
+) -> None:
+    assert tries_int8("auto", policy_of(AMX))
+    choice = chosen(policy_of(AMX), folder, engines, mini, teacher)
+    assert (choice.kept, choice.step_ms, choice.fell_back) == ("int8", {}, False)
+    assert choice.reason == cross_kv(AMX).reason
+
+
+def test_without_amx_bytes_are_not_even_tried_unless_asked_for_or_tuned() -> None:
+    assert not tries_int8("auto", policy_of(AVX2))
+    assert not tries_int8("float", policy_of(AMX, tune=True))
+    assert tries_int8("auto", policy_of(AVX2, tune=True))
+    assert tries_int8("int8", policy_of(AVX2))
+    assert keep_floats("auto", policy_of(AVX2)).reason == cross_kv(AVX2).reason
+    assert keep_floats("float", policy_of(AMX)).reason == "as asked"
+
+
+def test_the_engine_models_encoder_gives_the_floats_of_the_front_models_bytes(
+    folder: Path, engines: EngineConfig, mini: Source, teacher: Teacher
+) -> None:
+    """Turned back by hand: a byte is 128 more than its number, and keys lie with D before S."""
+    assert mini.documents
+    bytes_of = open_encoder(folder, replace(engines, cross_kv="int8"))
+    scales = channel_scales(
+        open_encoder(folder, engines), mini.documents.sample(8).documents, mini.shape
+    )
+    encoder = FloatKvEncoder(bytes_of, folder / CROSS_FLOAT_FILE, mini.shape)
+    ids, mask = pad([each.input_ids for each in mini.documents.sample(3).documents])
+    states = [array.copy() for array in bytes_of.encode(ids, mask)]
+    floats = encoder.encode(ids, mask)
+    exact = open_encoder(folder, engines).encode(ids, mask)
+    for index, (name, given) in enumerate(zip(scales, floats, strict=True)):
+        numbers = states[index].swapaxes(2, 3) if name.endswith(".key") else states[index]
+        expected = (numbers.astype(np.float32) - 128) * scales[name][None, :, None, :]
+        np.testing.assert_array_equal(given, expected, err_msg=name)
+        assert (given.dtype, given.shape) == (exact[index].dtype, exact[index].shape)
+    assert teacher.agreement_of(open_engine_models(folder, engines)) > 0.99
 
 
 def test_a_step_of_each_is_timed(folder: Path, engines: EngineConfig, mini: Source) -> None:

@@ -17,11 +17,12 @@ import torch
 
 from builders.agreement import Teacher
 from builders.artefact import read_back
+from builders.choosing import Choice
 from builders.config import BuildConfig
 from builders.export import export_decoder, export_encoder
 from builders.half_precision import convert_to_half
 from builders.pipeline import Source, build, load_source
-from builders.precision import AGREEMENT_GATES, Int8Maker, choose, make_half
+from builders.precision import AGREEMENT_GATES, Int8Maker, choose, first_passing, make_half
 from builders.quantize_dynamic import write_dynamic
 from builders.quantize_qdq import quantize_columns, quantize_qdq
 from builders.sensitivity import leave_out, rank
@@ -114,9 +115,21 @@ def test_columns_are_symmetric_and_within_half_a_step() -> None:
 
 def test_the_fastest_that_passes_is_run() -> None:
     times = {"qdq": 2.0, "dynamic": 1.0}
-    assert choose({"qdq": 0.99, "dynamic": 0.99}, times) == "dynamic"
-    assert choose({"qdq": 0.99, "dynamic": 0.9}, times) == "qdq"
-    assert choose({"qdq": 0.5, "dynamic": 0.4}, times) == "qdq"
+    assert choose({"qdq": 0.99, "dynamic": 0.99}, times, GATE).taken == "dynamic"
+    below = choose({"qdq": 0.99, "dynamic": 0.9}, times, GATE)
+    assert (below.taken, below.fell_back) == ("qdq", True)
+    assert "dynamic agrees on 90.00% of the tokens, gate 97.0%: qdq instead" in below.reason
+    assert choose({"qdq": 0.5, "dynamic": 0.4}, times, GATE).taken == "qdq"
+
+
+def test_the_rules_kind_is_run_if_it_passes() -> None:
+    rule = Choice(taken="dynamic", reason="rule: VNNI")
+    assert first_passing(rule, {"qdq": 1.0, "dynamic": 0.97}, GATE) == rule
+    below = first_passing(rule, {"qdq": 0.96, "dynamic": 0.9, "dynamic-unsigned": 0.98}, GATE)
+    assert (below.taken, below.fell_back) == ("dynamic-unsigned", True)
+    assert below.reason.endswith(
+        "dynamic agrees on 90.00% of the tokens, gate 97.0%: dynamic-unsigned instead"
+    )
 
 
 @pytest.mark.parametrize("unsigned", [False, True])
@@ -305,7 +318,7 @@ def int8_build(tiny: Path, documents_file: Path, tmp_path_factory: pytest.TempPa
             calibration_data=str(documents_file),
             output=str(tmp_path_factory.mktemp("int8") / "build"),
             runtime="onnxruntime",
-            encoder_engine="onnxruntime",  # not by the clock
+            encoder_engine="onnxruntime",
             cross_kv="int8",
             force=True,
         )
@@ -324,8 +337,9 @@ def test_an_int8_build_has_the_portable_graphs_and_their_scales(
     assert manifest["built"]["precision"] == "int8"
     assert manifest["built"]["quantization"] == conversion["kind"]
     assert read_back(front / "encoder.qdq.onnx").quantization == "qdq"
-    kinds = {"qdq", "dynamic", "dynamic-unsigned"}
-    assert set(conversion["agreements"]) == set(conversion["batch_ms"]) == kinds
+    assert set(conversion["agreements"]) == {"qdq", conversion["kind"]}
+    assert conversion["batch_ms"] == {}  # nothing was timed
+    assert conversion["reason"].startswith("rule: ")
     assert [path.name for path in int8_build.iterdir() if path.name.startswith(".")] == []
     assert {path.name for path in int8_build.iterdir()} == {
         "kobart", "kobart_encoder", "kobart_decoder", "manifest.json",

@@ -33,6 +33,7 @@ def test_the_manifest_says_what_was_built(output: Path) -> None:
         "runtime": "torchscript",
         "encoder_engine": "auto",
         "cross_kv": "auto",
+        "tune": False,
     }
     assert (built["runtime"], built["precision"], built["reason"]) == (
         "torchscript",
