@@ -1,6 +1,7 @@
 """The decoder engine as a Triton model of its own, so that perf_analyzer can measure it alone.
 
-The front model does not call it: `kobart` opens the same file in its own process.
+The front model does not call it: `kobart` opens the same file in its own process, or where it keeps
+keys and values as int8 a decoder of its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The encoder engine as a Triton model of its own, so that perf_analyzer can measure it alone.
 
-The front model does not call it: `kobart` opens the same file in its own process.
+The front model does not call it: `kobart` opens the same file in its own process. Where that file
+gives keys and values as int8, they become floats here.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from kobart_runtime.serving_options import ServingOptions  # noqa: E402
 
 
 class TritonPythonModel:
-    """One engine: an ONNX Runtime session or a TorchScript module."""
+    """One engine: an ONNX Runtime session, an OpenVINO model or a TorchScript module."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the engine beside this file; any reason not to fails the load with its message."""
