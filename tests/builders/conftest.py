@@ -14,6 +14,8 @@ from transformers import BartConfig, BartForConditionalGeneration
 
 from builders.config import BuildConfig
 from builders.pipeline import Source, load_source
+from builders.precision import Int8Maker
+from calibration import Scales, calibrate
 from tests.conftest import MINI_CHECKPOINT
 from tests.tensorrt_double.plans import export_tiny
 
@@ -89,6 +91,16 @@ def tiny_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     export_tiny(folder)
     return folder
+
+
+@pytest.fixture
+def peaks_for_scales(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scales from the largest magnitudes, which are found faster than those by entropy."""
+
+    def calibrate_by_peaks(self: Int8Maker) -> Scales:
+        return calibrate(self.source, self.shape, self.documents, method="minmax")
+
+    monkeypatch.setattr(Int8Maker, "calibrate", calibrate_by_peaks)
 
 
 SIZES: dict[str, Any] = {

@@ -73,6 +73,7 @@ def documents_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SLOW = ["3 + 3 layers, structured"]
 
 
+@pytest.mark.usefixtures("peaks_for_scales")
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in MODELS],

@@ -13,13 +13,14 @@ import pytest
 from builders.config import BuildConfig
 from builders.cross_kv import channel_scales
 from builders.pipeline import build
-from builders.precision import AGREEMENT_GATES, Int8Maker
+from builders.precision import AGREEMENT_GATES
 from builders.processor import Processor
-from calibration import Scales, calibrate
 from calibration.documents import Document
 from kobart_runtime.model_config import ModelShape, sha256_of
 from kobart_runtime.onnxruntime_runner import Encoder
 from tests.conftest import MINI_CHECKPOINT
+
+pytestmark = pytest.mark.usefixtures("peaks_for_scales")
 
 NUM_DOCUMENTS = 4  # the shortest: each is calibrated on in every build
 AVX2 = Processor(name="AMD EPYC", flags=("avx2",))
@@ -32,16 +33,6 @@ def documents_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("documents") / "some.jsonl"
     path.write_text("\n".join(sorted(lines, key=len)[:NUM_DOCUMENTS]), encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def peaks_for_scales(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scales from the largest magnitudes, which are found faster than those by entropy."""
-
-    def calibrate_by_peaks(self: Int8Maker) -> Scales:
-        return calibrate(self.source, self.shape, self.documents, method="minmax")
-
-    monkeypatch.setattr(Int8Maker, "calibrate", calibrate_by_peaks)
 
 
 def build_int8(documents_file: Path, output: Path, *, tune: bool = False) -> dict[str, Any]:
@@ -95,7 +86,6 @@ def test_two_builds_are_the_same(
     assert (choices[0]["batch_ms"], choices[1]["encode_ms"], choices[2]["step_ms"]) == ({}, {}, {})
 
 
-@pytest.mark.usefixtures("peaks_for_scales")
 def test_tune_times_what_is_left_to_choose(documents_file: Path, tmp_path: Path) -> None:
     manifest = build_int8(documents_file, tmp_path / "build", tune=True)
     assert manifest["requested"]["tune"] is True
@@ -108,7 +98,6 @@ def test_tune_times_what_is_left_to_choose(documents_file: Path, tmp_path: Path)
         assert choice["fell_back"] or choice["reason"].startswith("tune: ")
 
 
-@pytest.mark.usefixtures("peaks_for_scales")
 def test_a_choice_below_the_gate_is_replaced_aloud_and_in_the_manifest(
     documents_file: Path,
     tmp_path: Path,
