@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import tomllib
 from collections.abc import Iterator
 from unittest import mock
-
-import tomllib
 
 from tests.conftest import REPOSITORY
 from tests.test_layering import PACKAGES, python_files

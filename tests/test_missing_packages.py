@@ -13,6 +13,7 @@ from tests.conftest import REPOSITORY
 
 PROGRAM = """
 import importlib, os, runpy, sys
+from tests.patience import PATIENCE_S
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):
@@ -54,7 +55,7 @@ def run(target: str, arguments: list[str], blocked: tuple[str, ...], folder: Pat
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode in (1, 2), done.stderr

@@ -21,6 +21,7 @@ from builders.special_ids import IdOverrides
 from client.report.document import COMPLETE, read_report
 from tests.commands import MODULES, all_parsers, options
 from tests.conftest import REPOSITORY
+from tests.patience import PATIENCE_S
 from tests.test_layering import PACKAGES, python_files
 
 # Relative paths in the code -> why each may be.
@@ -28,6 +29,10 @@ RELATIVE = {
     "build/reports": "where a report goes unless it is told, as its help says",
     "backends/python/triton_python_backend_stub": "below Triton's installation",
     "bin/tritonserver": "below Triton's installation",
+    "proc/meminfo": "below the root of a machine",
+    "proc/self/cgroup": "below the root of a machine",
+    "sys/devices/system/cpu": "below the root of a machine",
+    "sys/fs/cgroup": "below the root of a machine",
 }
 
 
@@ -127,7 +132,7 @@ for name in {names}:
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert asked.returncode == 0, asked.stderr

@@ -26,6 +26,7 @@ from pathlib import Path
 output, pid = Path(sys.argv[1]), int(sys.argv[2])
 os.getpid = lambda: pid
 from builders.staging import staged
+from tests.patience import PATIENCE_S
 with staged(output, force=True) as folder:
     (folder / "manifest.json").write_text("of another process")
     print(folder, flush=True)
@@ -59,17 +60,17 @@ def building(output: Path, pid: int) -> Iterator[tuple[subprocess.Popen[str], Pa
         yield process, Path(process.stdout.readline().strip())
     finally:
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
 
 
 def end(process: subprocess.Popen[str]) -> int:
-    process.communicate("\n", timeout=60)
+    process.communicate("\n", timeout=PATIENCE_S)
     return process.returncode
 
 
 def kill(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE_S)
 
 
 def names(folder: Path) -> list[str]:
@@ -140,7 +141,7 @@ def test_another_build_that_finished_meanwhile_is_kept(tmp_path: Path) -> None:
 
 
 def test_two_builds_of_one_process_leave_each_other_alone(tmp_path: Path) -> None:
-    output, both = tmp_path / "build", threading.Barrier(2, timeout=60)
+    output, both = tmp_path / "build", threading.Barrier(2, timeout=PATIENCE_S)
     errors: list[BaseException] = []
 
     def run(content: str) -> None:
@@ -156,7 +157,7 @@ def test_two_builds_of_one_process_leave_each_other_alone(tmp_path: Path) -> Non
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=PATIENCE_S)
     assert errors == []
     assert (output / "manifest.json").read_text() in ("one", "two")
     assert names(tmp_path) == ["build"]

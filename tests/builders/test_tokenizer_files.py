@@ -23,6 +23,7 @@ from builders.special_ids import IdOverrides
 from kobart_runtime.errors import CheckpointError
 from kobart_runtime.model_config import sha256_of
 from tests.builders.conftest import VOCAB_SIZE
+from tests.patience import PATIENCE_S
 
 MakeCheckpoint = Callable[..., Path]
 TEXT = "어제 회의에서 🤣 확정했습니다"
@@ -66,7 +67,7 @@ def run(command: str, folder: Path) -> None:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -257,9 +258,9 @@ def test_files_that_name_what_the_tokenizer_has_are_no_reason_to_refuse(
     assert load(folder).tokenizer_path == folder / "tokenizer.json"
 
 
-def test_kobarts_own_files_agree(make_checkpoint: MakeCheckpoint, real_tokenizer: Path) -> None:
+def test_kobarts_own_files_agree(make_checkpoint: MakeCheckpoint, kobart_tokenizer: Path) -> None:
     folder = make_checkpoint({"vocab_size": 30000})
-    for path in real_tokenizer.glob("*token*.json"):
+    for path in kobart_tokenizer.glob("*token*.json"):
         shutil.copy(path, folder)
     load(folder)
 

@@ -10,6 +10,7 @@ import pytest
 
 from kobart_runtime.host_memory import host_free_bytes
 from tests.conftest import REPOSITORY
+from tests.patience import PATIENCE_S
 
 GIBIBYTE = 1 << 30
 Groups = dict[str, dict[str, str]]
@@ -151,7 +152,7 @@ subprocess.run([sys.executable, "-c", {ask!r}], check=True)
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=True,
     )
     parent, child = map(int, asked.stdout.split())

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from server.stubs import find_stubs
-from tests.server.served import Served, wait_until
+from tests.patience import wait_until
+from tests.server.served import Served
 from tests.triton.conftest import running
 from tests.triton.http_api import generate, settled_metrics
 from tests.triton.limited import limited_copy
@@ -19,12 +20,11 @@ pytestmark = pytest.mark.triton
 Serve = Callable[..., Served]
 TEXT = "내일 오후 두 시에 만나기로 했다."
 LINE = re.compile(r"kobart_runtime.service: (\w+): (max_batch_size .*)")
-LOG_LIMIT_S = 10.0
 
 
 def told(log: Callable[[], str], num_models: int = 1) -> dict[str, str]:
     """What the log says is in force, by model; it may come a moment after the model is ready."""
-    wait_until(lambda: len(LINE.findall(log())) == num_models, LOG_LIMIT_S)
+    wait_until(lambda: len(LINE.findall(log())) == num_models)
     return dict(LINE.findall(log()))
 
 
