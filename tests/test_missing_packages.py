@@ -10,6 +10,7 @@ import pytest
 
 from tests.commands import CONSOLE_SCRIPTS
 from tests.conftest import REPOSITORY
+from tests.patience import PATIENCE_S
 
 PROGRAM = """
 import importlib, os, runpy, sys

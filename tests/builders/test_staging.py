@@ -17,6 +17,7 @@ import pytest
 from builders.staging import check_output, staged
 from kobart_runtime.errors import BuildError
 from tests.conftest import REPOSITORY
+from tests.patience import PATIENCE_S
 
 # A build in another process, which runs until it is told to end; the second argument is its pid as
 # it sees it, so that two containers with equal pids can be played.
