@@ -14,7 +14,6 @@ from tests.patience import PATIENCE_S
 
 PROGRAM = """
 import importlib, os, runpy, sys
-from tests.patience import PATIENCE_S
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):

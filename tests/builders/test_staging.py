@@ -27,7 +27,6 @@ from pathlib import Path
 output, pid = Path(sys.argv[1]), int(sys.argv[2])
 os.getpid = lambda: pid
 from builders.staging import staged
-from tests.patience import PATIENCE_S
 with staged(output, force=True) as folder:
     (folder / "manifest.json").write_text("of another process")
     print(folder, flush=True)
