@@ -22,6 +22,7 @@ def long_request(parameters: Mapping[str, int] | None = None, **values: Any) -> 
 @contextmanager
 def waiting(server: TritonServer, count: int) -> Iterator[ExitStack]:
     """The only slot is taken, and so many requests wait for it; closing the stack cancels all."""
+    settled_metrics(server)  # what is seen from here on is not what was before
     with ExitStack() as stack:
         stack.enter_context(stream(server.grpc_url, long_request()))
         wait_until(lambda: metrics(server)["requests_active"] == 1)
