@@ -82,6 +82,7 @@ class TritonServer:
         self._log_sink = log or sys.stderr
         self._key = admin_key
         self._process: ServerProcess | None = None
+        self._links: dict[str, str] = {}  # what Triton calls a build's folder -> what users do
 
     def __enter__(self) -> TritonServer:
         try:
@@ -176,9 +177,13 @@ class TritonServer:
     def _start_process(self, installation: Installation, private: PrivateFolder) -> None:
         self._key = self._key or random_key(private.key_file)
         shared_memory_prefix = f"kobart-serve-{secrets.token_hex(8)}-"
+        links = private.link(self.builds.paths)
+        self._links = {
+            f"{link}/": f"{path}/" for link, path in zip(links, self.builds.paths, strict=True)
+        }
         command = server_command(
             installation,
-            repositories=private.link(self.builds.paths),
+            repositories=links,
             models=self.models,
             endpoints=self.endpoints,
             exit_timeout_s=self._exit_timeout_s,
@@ -276,6 +281,8 @@ class TritonServer:
         if not state.reason:  # Triton could not even read its config: only the log says so
             self._started().show_log()
         reason = state.reason or "see the server's log above"
+        for link, path in self._links.items():
+            reason = reason.replace(link, path)
         raise ServerError(f"model {model} failed to load: {reason}")
 
     def _started(self) -> ServerProcess:

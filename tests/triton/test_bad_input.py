@@ -136,7 +136,9 @@ def test_a_broken_string_tensor(triton: TritonServer) -> None:
 def test_wrong_json_gets_tritons_own_error(triton: TritonServer, body: str) -> None:
     status, answer = post(triton, "models/kobart/generate", body.encode())
     assert status in (400, 500)
-    assert json.loads(answer)["error"]
+    error = json.loads(answer)["error"]
+    assert error
+    assert not error.startswith("INTERNAL: ")  # as our own would be
 
 
 def test_refusals_are_counted(triton: TritonServer) -> None:

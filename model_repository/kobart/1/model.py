@@ -198,11 +198,14 @@ def _read_call(request: Any) -> Call:
     """Triton's request as a call.
 
     Raises:
-        InvalidArgumentError: A parameter is unknown or an input has not exactly one value.
+        InvalidArgumentError: There is no text, a parameter is unknown, or an input has not exactly
+            one value.
     """
     parameters = json.loads(request.parameters() or "{}")
     _check_parameters(parameters)
     values = {tensor.name(): _single_value(tensor) for tensor in request.inputs()}
+    if bindings.TEXT_INPUT not in values:
+        raise InvalidArgumentError(f"{bindings.TEXT_INPUT} is missing: send some text")
     return Call(
         text=values.pop(bindings.TEXT_INPUT),
         stream=bool(values.pop(bindings.STREAM, False)),
