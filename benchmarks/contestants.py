@@ -61,7 +61,8 @@ class TorchContestant(Contestant):
     checkpoint: str
     ids: TokenIds
     precision: str = "fp32"
-    load_options: Mapping[str, str | None] = field(default_factory=dict)  # of `load_checkpoint`
+    # Of `load_checkpoint`; contestants are compared by hash too, which a mapping has none of.
+    load_options: Mapping[str, str | None] = field(default_factory=dict, hash=False)
 
     def open(self) -> Any:
         """See `Contestant`."""
