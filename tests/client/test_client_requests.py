@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,11 +237,13 @@ def test_a_model_that_is_being_reloaded(triton: TritonServer, make_client: Any) 
     client = make_client(triton.grpc_url, retry=RetryPolicy(max_attempts=10_000))
     assert client.is_ready(timeout_s=PATIENCE_S)
     with InferenceServerClient(triton.grpc_url) as control:
-        control.unload_model("kobart")
+        headers = triton.admin_key.grpc_headers
+        control.unload_model("kobart", headers=headers)
         try:
             assert not client.is_ready()
         finally:
-            reload = threading.Thread(target=control.load_model, args=["kobart"])
+            load = partial(control.load_model, "kobart", headers=headers)
+            reload = threading.Thread(target=load)
             reload.start()
         assert client.summarize("echo back").text == "back"
         reload.join()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.stubs import find_stubs
-from tests.patience import wait_until
+from tests.patience import PATIENCE_S, wait_until
 from tests.server.served import Served
 from tests.triton.conftest import running
 from tests.triton.http_api import generate, settled_metrics
@@ -49,7 +49,7 @@ def test_flags_change_limits_and_threads_without_another_build(
     line = told(lambda: five.stderr)["kobart"]
     assert line == (
         "max_batch_size 7 (build: 32), max_queue_size 3 (build: 256), max_request_seconds 33 "
-        "(build: 120), max_input_bytes 50 (build: 524288), max_cache_mib 9 (build: half of the "
+        f"(build: {PATIENCE_S:.0f}), max_input_bytes 50 (build: 524288), max_cache_mib 9 (build: half of the "
         "free memory), threads 5 (as asked for)"
     )
 
