@@ -107,6 +107,15 @@ def test_bytes_that_are_no_utf8(triton: TritonServer, text: bytes) -> None:
     assert told.startswith("INVALID_ARGUMENT: text_input is not valid UTF-8 at byte 0")
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"text_input": "a", "\xa1": 1}', b'{"text_input": "a", "x": "\xe1\xff"}']
+)
+def test_fields_that_are_no_utf8(triton: TritonServer, body: bytes) -> None:
+    status, answer = post(triton, "models/kobart/generate", body)
+    assert status == 400
+    assert "INVALID_ARGUMENT: the names and values of all fields must be valid UTF-8" in answer
+
+
 def test_a_broken_string_tensor(triton: TritonServer) -> None:
     """Raw contents whose length prefix promises more bytes than there are."""
     request = infer_request({"text_input": TEXT})

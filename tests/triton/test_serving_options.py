@@ -49,8 +49,8 @@ def test_flags_change_limits_and_threads_without_another_build(
     line = told(lambda: five.stderr)["kobart"]
     assert line == (
         "max_batch_size 7 (build: 32), max_queue_size 3 (build: 256), max_request_seconds 33 "
-        f"(build: {PATIENCE_S:.0f}), max_input_bytes 50 (build: 524288), max_cache_mib 9 (build: half of the "
-        "free memory), threads 5 (as asked for)"
+        f"(build: {PATIENCE_S:.0f}), max_input_bytes 50 (build: 524288), max_cache_mib 9 "
+        "(build: half of the free memory), threads 5 (as asked for)"
     )
 
     one = serve(mini_build, "--model=all", "--threads=1").wait_ready()

@@ -201,7 +201,7 @@ def _read_call(request: Any) -> Call:
         InvalidArgumentError: There is no text, a parameter is unknown, or an input has not exactly
             one value.
     """
-    parameters = json.loads(request.parameters() or "{}")
+    parameters = _read_parameters(request)
     _check_parameters(parameters)
     values = {tensor.name(): _single_value(tensor) for tensor in request.inputs()}
     if bindings.TEXT_INPUT not in values:
@@ -212,6 +212,16 @@ def _read_call(request: Any) -> Call:
         settings=values,
         timeout_s=_timeout_s(request, parameters),
     )
+
+
+def _read_parameters(request: Any) -> dict[str, Any]:
+    """Triton passes a caller's bytes on: they need not be text."""
+    try:
+        return dict(json.loads(request.parameters() or "{}"))
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"the names and values of all fields must be valid UTF-8, got {error}"
+        ) from error
 
 
 def _check_parameters(parameters: dict[str, Any]) -> None:
