@@ -72,7 +72,7 @@ $(DEMO_BUILD)/manifest.json: $(INSTALLED) $(wildcard assets/kobart-mini/* builde
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,build,adapter,openvino,report,peers,morphemes,parquet,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[serve,build,adapter,openvino,tensorrt-check,report,peers,morphemes,parquet,dev]'
 	touch $@
 
 clean:  ## remove the environment and all builds

@@ -80,8 +80,7 @@ def run(
 
 def _prepare(models: Sequence[Model], target: Path) -> None:
     for number, model in enumerate(models):
-        with TemporaryDirectory(prefix="kobart-gpu-") as work:
-            prepare(model, VARIANTS, target / ("mini", "full")[number], Path(work))
+        prepare(model, VARIANTS, target / ("mini", "full")[number])
     print(
         f"prepared: copy {target} and this checkout to a machine with a GPU, then for each folder "
         "below it: python -m builders.build_plans FOLDER"

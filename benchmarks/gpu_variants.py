@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,9 @@ from builders.checkpoint import RANDOM_CHECKPOINT
 from builders.config import BuildConfig
 from builders.paths import DEFAULT_CHECKPOINT, DEFAULT_CHECKPOINT_FOLDER
 from builders.pipeline import build
-from builders.plans import all_profiles
-from builders.precision import DEV_FILE, PORTABLE_FILES
-from builders.prepared_plans import PlanJob, write_jobs
+from builders.precision import DEV_FILE
 from kobart_runtime.errors import KobartError
-from kobart_runtime.model_config import ENGINE_FILES, MANIFEST_NAME, ModelConfig
+from kobart_runtime.model_config import MANIFEST_NAME
 
 MINI_DOCUMENTS = str(DEFAULT_CHECKPOINT_FOLDER / DEV_FILE)
 
@@ -59,7 +57,7 @@ class Variant:
         """As a folder's name."""
         return "-".join([self.precision, *(step.replace("=", "") for step in self.prune)])
 
-    def config(self, model: Model, runtime: str, output: Path) -> BuildConfig:
+    def config(self, model: Model, output: Path, *, prepare: bool = False) -> BuildConfig:
         """The build's options."""
         given: dict[str, Any] = dict(model.limits)
         if self.precision != "fp32":
@@ -68,7 +66,8 @@ class Variant:
             checkpoint=model.checkpoint,
             precision=self.precision,
             prune=self.prune or None,
-            runtime=runtime,
+            runtime="tensorrt",
+            prepare=prepare,
             output=str(output),
             **given,
         )
@@ -113,32 +112,18 @@ def _build(model: Model, variant: Variant, output: Path) -> Built:
         shutil.rmtree(output)
     print(f"\n{model.name}: {variant.name}", flush=True)
     try:
-        build(variant.config(model, "tensorrt", output))
+        build(variant.config(model, output))
     except KobartError as error:
         print(f"failed: {error}", flush=True)
         return Built(name=variant.name, folder=None, failure=str(error))
     return Built(name=variant.name, folder=output)
 
 
-def prepare(model: Model, variants: Sequence[Variant], target: Path, work: Path) -> None:
-    """Write each variant's graphs with their `plans.json` for another machine.
+def prepare(model: Model, variants: Sequence[Variant], target: Path) -> None:
+    """Write each variant's graphs, profiles and manifest for another machine.
 
     Raises:
-        KobartError: A build failed.
+        KobartError: A build failed, or its folder exists already.
     """
     for variant in variants:
-        folder = build(variant.config(model, "onnxruntime", work / variant.slug))
-        config = ModelConfig.from_manifest(folder / MANIFEST_NAME)
-        ready = target / variant.slug
-        ready.mkdir(parents=True, exist_ok=True)
-        graphs: Iterable[str] = ENGINE_FILES["onnxruntime"]
-        if variant.precision == "int8":  # CPUs may run other int8 graphs, TensorRT takes Q/DQ
-            graphs = PORTABLE_FILES.values()
-        jobs = []
-        profiles = all_profiles(config.shape, config.limits)
-        for graph, plan, wanted in zip(graphs, ENGINE_FILES["tensorrt"], profiles, strict=True):
-            shutil.copyfile(folder / config.name / "1" / graph, ready / graph)
-            job = PlanJob(graph=graph, plan=plan, precision=variant.precision, profiles=wanted)
-            jobs.append(job)
-        write_jobs(ready, jobs)
-        shutil.copyfile(folder / MANIFEST_NAME, ready / MANIFEST_NAME)
+        build(variant.config(model, target / variant.slug, prepare=True))

@@ -1,7 +1,7 @@
 """Build the plans of a prepared folder: `python -m builders.build_plans FOLDER`.
 
 Needs Python 3.10, numpy, polygraphy and tensorrt, and no PyTorch: for machines that have no more.
-`python -m benchmarks.gpu --prepare DIR` makes such folders.
+`kobart-build --runtime tensorrt --prepare` makes such folders.
 """
 
 from __future__ import annotations
@@ -44,11 +44,14 @@ def _build(folder: Path, job: PlanJob, options: argparse.Namespace) -> None:
         from builders.engine import EngineOptions, build_plan
     except ImportError as error:
         raise BuildError(f"{error}: pip install numpy polygraphy tensorrt") from error
-    if options.workspace_mib < 1:
-        raise ConfigError(f"--workspace-mib must be above 0, got {options.workspace_mib}")
+    if options.workspace_mib is not None and options.workspace_mib < 1:
+        raise ConfigError(
+            f"--workspace-mib must be above 0, got {options.workspace_mib}: leave it out for no "
+            "limit"
+        )
     engine_options = EngineOptions(
         precision=job.precision,
-        workspace_bytes=options.workspace_mib * MIB,
+        workspace_bytes=options.workspace_mib and options.workspace_mib * MIB,
         optimization_level=options.optimization_level,
         sparse_weights=job.sparse_weights,
         timing_cache=folder / "timing.cache",
@@ -64,15 +67,14 @@ def _build(folder: Path, job: PlanJob, options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m builders.build_plans",
-        description="TensorRT plans of a folder that `python -m benchmarks.gpu --prepare` made.",
+        description="TensorRT plans of a folder that `kobart-build --prepare` made.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="holds the graphs and plans.json")
     parser.add_argument(
         "--workspace-mib",
         type=int,
-        default=1024,
         metavar="N",
-        help="scratch memory that a layer may use (default: %(default)s)",
+        help="scratch memory that a layer may use (default: as much as it wants)",
     )
     parser.add_argument(
         "--optimization-level",

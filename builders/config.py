@@ -92,6 +92,12 @@ class BuildConfig:
         "int8 with runtime onnxruntime: time what is left to auto, and the kinds of int8 products, "
         "on this machine and take the fastest that pass the gate; two such builds may differ",
     )
+    prepare: bool = _option(
+        False,
+        bool,
+        "TensorRT: write graphs, optimization profiles and manifest for another machine, which "
+        "makes plans of them by python -m builders.build_plans; needs no GPU and no TensorRT",
+    )
     output: str | None = _option(
         None,
         str,
@@ -185,7 +191,12 @@ class BuildConfig:
         "version; tensorrt leaves it to TensorRT's own IInt8EntropyCalibrator2 (8.6 and 10)",
         choices=("qdq", "tensorrt"),
     )
-    workspace_mib: int = _option(1024, int, "TensorRT: scratch memory that a layer may use, in MiB")
+    workspace_mib: int | None = _option(
+        None,
+        int,
+        "TensorRT: scratch memory that a layer may use (default: as much as it wants)",
+        metavar="MIB",
+    )
     optimization_level: int = _option(
         3, int, "TensorRT: 0 builds fastest, 5 looks longest for the fastest kernels"
     )
@@ -232,14 +243,21 @@ class BuildConfig:
                     f"{name} {value} is for precision int8 and runtime {runtime}, "
                     f"got {self.precision} and {self.runtime}: ask for those, or leave {name} out"
                 )
+        if self.prepare and (self.runtime != "tensorrt" or self.calibrated_by_tensorrt):
+            raise ConfigError(
+                "prepare is for runtime tensorrt with int8_calibrator qdq, got "
+                f"{self.runtime} and {self.int8_calibrator}: ask for those, or leave prepare out"
+            )
         parse_steps(self.prune or (), self.prune_layers or ())
         if not MODEL_NAME.fullmatch(self.model_name):
             raise ConfigError(
                 "model_name must be 1..100 letters, digits, '.', '_' or '-' and begin with a "
                 f"letter or digit, got {self.model_name!r}"
             )
-        if self.workspace_mib < 1:
-            raise ConfigError(f"workspace_mib must be above 0, got {self.workspace_mib}")
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise ConfigError(
+                f"workspace_mib must be above 0, got {self.workspace_mib}: leave it out for none"
+            )
         if not 0 <= self.optimization_level <= MAX_OPTIMIZATION_LEVEL:
             raise ConfigError(
                 f"optimization_level must be 0..{MAX_OPTIMIZATION_LEVEL}, "

@@ -33,6 +33,21 @@ def print_summary(facts: BuildFacts, output: Path) -> None:
     )
 
 
+def print_prepared(facts: BuildFacts, output: Path) -> None:
+    """Say what was prepared for the TensorRT of another machine, and what to do next."""
+    asked, shown = facts.config, _shown(output)
+    sizes = (f"{path.name} {_mib(path)}" for path in sorted(output.glob("*.onnx")))
+    print(
+        f"precision: {facts.precision} prepared, {asked.precision} requested\n"
+        f"runtime:   {facts.runtime}, no plans yet\n"
+        f"compared:  {facts.verification.summary}\n"
+        f"size:      {', '.join(sizes)}\n"
+        f"folder:    {output}\n"
+        f"next:      kobart-check-plans {shown}   (here; needs no GPU)\n"
+        f"           python -m builders.build_plans {shown}   (on the machine with the GPU)"
+    )
+
+
 def _int8_lines(facts: BuildFacts) -> str:
     """What an int8 build for CPUs has chosen, and why."""
     if facts.cpu is None or facts.conversion is None:
@@ -49,7 +64,11 @@ def _sizes(facts: BuildFacts, output: Path) -> str:
     layout = Layout(root=output, name=facts.config.model_name, runtime=facts.runtime)
     run_by_front = [layout.front / name for name in facts.engines.files]
     paths = dict.fromkeys([*layout.artefacts, *run_by_front])
-    return ", ".join(f"{path.name} {path.stat().st_size / 2**20:.1f} MiB" for path in paths)
+    return ", ".join(f"{path.name} {_mib(path)}" for path in paths)
+
+
+def _mib(path: Path) -> str:
+    return f"{path.stat().st_size / 2**20:.1f} MiB"
 
 
 def _shown(path: Path) -> str:

@@ -15,13 +15,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorrt as trt
 from polygraphy.backend.trt import (
     CreateConfig,
     EngineBytesFromNetwork,
-    NetworkFromOnnxPath,
     PostprocessConfig,
 )
 from polygraphy.backend.trt import Profile as PolygraphyProfile
@@ -33,9 +32,11 @@ from builders.plan_facts import MAX_OPTIMIZATION_LEVEL, PlanFacts
 from builders.profiles import Profile
 from builders.tensorrt_calibrator import NAME as CALIBRATOR
 from builders.tensorrt_calibrator import CalibrationRun
+from builders.workspace import workspace_remedy
+from kobart_runtime.bindings import is_kv
 from kobart_runtime.errors import BuildError, ConfigError
+from kobart_runtime.tensorrt_scratch import scratch_bytes
 
-DEFAULT_WORKSPACE_BYTES = 1 << 30
 _BUILDER_FLAGS: dict[str, dict[str, bool]] = {
     "fp32": {},
     "fp16": {"fp16": True},
@@ -51,7 +52,7 @@ class EngineOptions:
     """How a plan is built."""
 
     precision: str = "fp32"  # of the graph
-    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES  # scratch memory a layer may use
+    workspace_bytes: int | None = None  # scratch memory a layer may use; None: what it wants
     optimization_level: int = 3  # 0..5: build time for speed
     version_compatible: bool = False  # runs on later TensorRT versions too
     hardware_compatible: bool = False  # runs on every GPU since Ampere
@@ -64,7 +65,7 @@ class EngineOptions:
             raise ConfigError(
                 f"precision must be one of {', '.join(_BUILDER_FLAGS)}, got {self.precision!r}"
             )
-        if self.workspace_bytes < 1:
+        if self.workspace_bytes is not None and self.workspace_bytes < 1:
             raise ConfigError(f"workspace must be above 0 bytes, got {self.workspace_bytes}")
         if not 0 <= self.optimization_level <= MAX_OPTIMIZATION_LEVEL:
             raise ConfigError(
@@ -117,29 +118,34 @@ def build_plan(
     """
     started = time.monotonic()
     run = _calibration_run(calibration, onnx_path) if calibration else None
+    errors: list[str] = []
     typed = can_be_strongly_typed() and run is None
     flags: dict[str, bool] = {} if typed else _BUILDER_FLAGS[options.precision]
     cache = str(options.timing_cache) if options.timing_cache else None
     try:
-        with G_LOGGER.verbosity(G_LOGGER.ERROR):
+        with G_LOGGER.verbosity(G_LOGGER.CRITICAL):
             plan = EngineBytesFromNetwork(
-                NetworkFromOnnxPath(str(onnx_path), strongly_typed=typed),
+                _parse(onnx_path, typed, errors),
                 _create_config(profiles, options, flags, run),
                 save_timing_cache=cache,
             )()
     except PolygraphyException as error:
-        raise BuildError(f"TensorRT {trt.__version__} refused {onnx_path.name}: {error}") from error
+        reason = workspace_remedy(errors) or "; ".join(errors) or error
+        raise _refusal(onnx_path, reason) from error
     calibrated = run.finish() if run else None
     plan_path.write_bytes(plan)
-    layers = _inspect(plan_path)
-    plan_path.with_suffix(".layers.json").write_text(layers, encoding="utf-8")
+    inspected = _inspect(plan_path)
+    layers_path = plan_path.with_suffix(".layers.json")
+    layers_path.write_text(inspected.layers, encoding="utf-8")
     return PlanFacts(
         asked=options.precision,
         tensorrt=trt.__version__,
         strongly_typed=typed,
         builder_flags=tuple(flags),
         profiles=[{name: asdict(sizes) for name, sizes in p.items()} for p in profiles],
-        layer_outputs=_count_types(layers),
+        layer_outputs=_count_types(inspected.layers),
+        kv_precision=inspected.kv_precision,
+        scratch_bytes=inspected.scratch_bytes,
         calibration=calibrated,
         build_seconds=round(time.monotonic() - started, 1),
     )
@@ -148,6 +154,49 @@ def build_plan(
 def _calibration_run(calibration: PlanCalibration, onnx_path: Path) -> CalibrationRun:
     check_calibrator()
     return CalibrationRun(calibration, calibration.cache_of(onnx_path, trt.__version__))
+
+
+def _parse(onnx_path: Path, typed: bool, errors: list[str]) -> tuple[Any, Any, Any]:
+    """Read a graph; what TensorRT logs as errors, now and in the build, goes to `errors`.
+
+    Returns:
+        Builder, network and parser, which must all live until the build is done.
+
+    Raises:
+        BuildError: TensorRT's parser refused it.
+    """
+    logger = _error_log(errors)
+    builder = trt.Builder(logger)
+    network = builder.create_network(_network_flags(typed))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx_path)):
+        found = [str(parser.get_error(index)) for index in range(parser.num_errors)]
+        raise _refusal(onnx_path, "; ".join(found or errors))
+    return builder, network, parser
+
+
+def _network_flags(typed: bool) -> int:
+    kinds = trt.NetworkDefinitionCreationFlag.__members__
+    wanted = ["EXPLICIT_BATCH", *(["STRONGLY_TYPED"] if typed else [])]
+    return sum(1 << int(kinds[name]) for name in wanted if name in kinds)
+
+
+def _error_log(errors: list[str]) -> Any:
+    """A logger for TensorRT that keeps errors and drops the rest."""
+
+    class ErrorLog(trt.ILogger):
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)  # without it the bindings' base class is not there
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                errors.append(msg)
+
+    return ErrorLog()
+
+
+def _refusal(onnx_path: Path, reason: object) -> BuildError:
+    return BuildError(f"TensorRT {trt.__version__} refused {onnx_path.name}: {reason}")
 
 
 def _create_config(
@@ -162,13 +211,14 @@ def _create_config(
     cache, sources = options.timing_cache, options.tactic_sources
     config = CreateConfig(
         profiles=[_polygraphy_profile(profile) for profile in profiles],
-        memory_pool_limits={trt.MemoryPoolType.WORKSPACE: options.workspace_bytes},
+        memory_pool_limits=_memory_pools(options),
         builder_optimization_level=options.optimization_level,
         version_compatible=options.version_compatible,
         sparse_weights=options.sparse_weights,
         profiling_verbosity=trt.ProfilingVerbosity.DETAILED,
         load_timing_cache=str(cache) if cache and cache.exists() else None,
-        tactic_sources=None if sources is None else [trt.TacticSource[name] for name in sources],
+        # The bindings' enums cannot be subscripted.
+        tactic_sources=sources and [trt.TacticSource.__members__[name] for name in sources],
         calibrator=run.calibrator() if run else None,
         **flags,
         **compatible,
@@ -184,6 +234,13 @@ def _create_config(
     return PostprocessConfig(config, set_shapes)
 
 
+def _memory_pools(options: EngineOptions) -> dict[Any, int] | None:
+    """Limits of the builder; None leaves it what it has."""
+    if options.workspace_bytes is None:
+        return None
+    return {trt.MemoryPoolType.WORKSPACE: options.workspace_bytes}
+
+
 def _polygraphy_profile(profile: Profile) -> PolygraphyProfile:
     converted = PolygraphyProfile()
     for name, sizes in profile.items():
@@ -191,8 +248,16 @@ def _polygraphy_profile(profile: Profile) -> PolygraphyProfile:
     return converted
 
 
-def _inspect(plan_path: Path) -> str:
-    """The engine inspector's JSON; it also proves that the plan can be opened again."""
+class _Inspected(NamedTuple):
+    """What an open plan says of itself."""
+
+    layers: str  # the engine inspector's JSON
+    kv_precision: str | None  # of keys and values at the border, if the plan has some
+    scratch_bytes: tuple[int, ...]  # by profile
+
+
+def _inspect(plan_path: Path) -> _Inspected:
+    """Open a plan again, which proves that it can be."""
     runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
     runtime.engine_host_code_allowed = True  # we have just built it
     engine = runtime.deserialize_cuda_engine(plan_path.read_bytes())
@@ -200,7 +265,16 @@ def _inspect(plan_path: Path) -> str:
         raise BuildError(f"TensorRT {trt.__version__} cannot open the {plan_path.name} it built")
     inspector = engine.create_engine_inspector()
     inspector.execution_context = _usual_context(engine)
-    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    layers = str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return _Inspected(layers, _kv_precision(engine), scratch_bytes(engine))
+
+
+def _kv_precision(engine: Any) -> str | None:
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    kinds = {engine.get_tensor_dtype(name) for name in names if is_kv(name)}
+    if not kinds:
+        return None
+    return "fp16" if kinds == {trt.DataType.HALF} else "fp32"
 
 
 def _usual_context(engine: Any) -> Any:

@@ -2,7 +2,8 @@
 
 Float32 stay: layer norms and softmaxes (sums of many terms), the head behind its product (a sum
 over the vocabulary, and the logits a caller reads), and whatever exceeds float16 on real
-documents. K/V at the border are float16.
+documents. K/V at the border are float16. Int8 products of a Q/DQ graph stay as they are, with
+casts around them.
 """
 
 from __future__ import annotations
@@ -22,17 +23,20 @@ from kobart_runtime.errors import BuildError
 
 FLOAT32_OUTPUTS = [bindings.LOGITS, bindings.CANDIDATE_LOGPROBS]
 FLOAT32_OPERATORS = ("LayerNormalization", "Softmax", "Exp", "Log", "ReduceSum", "TopK")
+# In opset 17 these know no float16.
+INT8_OPERATORS = ("QuantizeLinear", "DequantizeLinear")
 # Largest magnitude left to float16, whose own limit is 65504: other documents may go higher.
 SAFE_PEAK = 65504 / 2
+OVERFLOW_DOCUMENTS = 32  # watched for values too large for float16: every tensor of every node
 
 
 def convert_to_half(source: Path, target: Path, feeds: Iterable[Feed]) -> list[str]:
     """Write the float16 graph.
 
     Args:
-        source: The float32 graph.
+        source: The float32 graph; its products may be int8, between Q/DQ pairs.
         target: The file to write.
-        feeds: Real inputs of the float32 graph, to see which values would overflow.
+        feeds: Real inputs of the graph, to see which values would overflow.
 
     Returns:
         The nodes that stay float32 because their values are too large for float16.
@@ -46,8 +50,8 @@ def convert_to_half(source: Path, target: Path, feeds: Iterable[Feed]) -> list[s
     half = convert_float_to_float16(
         model,
         keep_io_types=FLOAT32_OUTPUTS,
-        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FLOAT32_OPERATORS],
-        node_block_list=[*_behind_head(model), *overflowing],
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *FLOAT32_OPERATORS, *INT8_OPERATORS],
+        node_block_list=[*_behind_head(model), *_int8_products(model), *overflowing],
     )
     graph = gs.import_onnx(half)
     _join_casts(graph)
@@ -91,6 +95,16 @@ def _behind_head(model: onnx.ModelProto) -> list[str]:
         found.append(node.name)
         node = next((producers[name] for name in node.input if name in producers), None)
     return found + _between(model, bindings.LOGITS)
+
+
+def _int8_products(model: onnx.ModelProto) -> list[str]:
+    """Products of what a Q/DQ pair gives."""
+    restored = {node.output[0] for node in model.graph.node if node.op_type == INT8_OPERATORS[1]}
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == "MatMul" and restored & {*node.input}
+    ]
 
 
 def _between(model: onnx.ModelProto, tensor: str) -> list[str]:

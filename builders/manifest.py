@@ -138,6 +138,7 @@ def describe(facts: BuildFacts, artefacts: Sequence[Path]) -> dict[str, Any]:
             "opset": facts.artefact.opset,
             "gpu": asdict(facts.plans.gpu) if facts.plans and facts.plans.gpu else None,
             "tensorrt": facts.plans.describe() if facts.plans else None,
+            "prepared": config.prepare,  # graphs alone: the plans are made on another machine
         },
         "ids": asdict(facts.checkpoint.ids),
         "shape": asdict(facts.shape),

@@ -85,7 +85,7 @@ class TensorRTOptimizer:
     def __init__(
         self,
         precision: str = "fp16",
-        workspace_size: int = 1 << 30,
+        workspace_size: int | None = None,
         max_batch_size: int = 32,
         logger: logging.Logger | None = None,
     ) -> None:
@@ -93,7 +93,7 @@ class TensorRTOptimizer:
 
         Args:
             precision: "fp32", "fp16", or "int8", whose conversion asks for documents.
-            workspace_size: Scratch memory that a layer may use, bytes.
+            workspace_size: Scratch memory that a layer may use, bytes; None: as much as it wants.
             max_batch_size: Sources that run together at most.
             logger: Told what is done (default: this module's).
 
@@ -215,10 +215,12 @@ class TensorRTOptimizer:
             raise ConfigError(f"{path} is no saved configuration ({error!r})") from error
         self._set(**settings)
 
-    def _set(self, precision: str, workspace_size: int, max_batch_size: int) -> None:
+    def _set(self, precision: str, workspace_size: int | None, max_batch_size: int) -> None:
         if precision not in PRECISIONS:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision}")
         for name, value in (("workspace_size", workspace_size), ("max_batch_size", max_batch_size)):
+            if (name, value) == ("workspace_size", None):
+                continue
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} must be a whole number above 0, got {value!r}")
         if self.tensorrt_available and self.gpu:
@@ -306,7 +308,7 @@ class TensorRTOptimizer:
 
 def create_tensorrt_optimizer(
     precision: str = "fp16",
-    workspace_size: int = 1 << 30,
+    workspace_size: int | None = None,
     max_batch_size: int = 32,
     logger: logging.Logger | None = None,
 ) -> TensorRTOptimizer:

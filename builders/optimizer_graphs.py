@@ -10,6 +10,7 @@ import numpy as np
 from transformers import BartForConditionalGeneration
 
 from builders.export import export_decoder, export_encoder
+from builders.int8_half import write_int8_half
 from builders.precision import make_half
 from builders.quantize_qdq import quantize_qdq
 from calibration.calibrator import calibrate
@@ -38,12 +39,15 @@ def half_graphs(graphs: Path, shape: ModelShape, limits: Limits) -> Path:
 
 
 def int8_graphs(graphs: Path, shape: ModelShape, documents: DocumentSet) -> Path:
-    """Explicit Q/DQ graphs below those of float32, calibrated by entropy."""
-    target = graphs / "int8"
+    """Int8 products in float16 graphs below those of float32, calibrated by entropy."""
+    quantized, target = graphs / "qdq", graphs / "int8"
+    quantized.mkdir()
     target.mkdir()
     scales = calibrate(graphs, shape, documents)
     for name in GRAPH_FILES:
-        quantize_qdq(graphs / name, target / name, scales.scales[name], [])
+        quantize_qdq(graphs / name, quantized / name, scales.scales[name], [])
+    files = {name: name for name in GRAPH_FILES}
+    write_int8_half(quantized, files, target, shape, documents)
     return target
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from builders import repository, torchscript
+from builders import int8_half, repository, torchscript
 from builders.agreement import Teacher
 from builders.artefact import Artefact, read_back, together
 from builders.checkpoint import Checkpoint, load_checkpoint
 from builders.choosing import Policy
 from builders.config import BuildConfig
-from builders.console import print_lines, print_summary
+from builders.console import print_lines, print_prepared, print_summary
 from builders.cpu_engines import CpuEngines, fit_int8, lay_out
 from builders.cross_kv_choice import tries_int8
 from builders.encoder_choice import find_openvino
@@ -22,9 +22,11 @@ from builders.export import export_decoder, export_encoder
 from builders.fit import fit_limits, model_shape
 from builders.generation_defaults import fit_defaults
 from builders.manifest import BuildFacts, write_manifest
+from builders.plan_preparation import write_prepared
 from builders.plans import check_tensorrt_calibrates, make_plans
 from builders.precision import (
     AGREEMENT_GATES,
+    PORTABLE_FILES,
     QDQ,
     Conversion,
     Int8Maker,
@@ -36,7 +38,7 @@ from builders.processor import Processor
 from builders.prune_checkpoint import Pruning, prune_checkpoint
 from builders.prune_ledger import graph_bytes
 from builders.repository import Layout
-from builders.runtime_choice import RuntimeChoice, choose_runtime
+from builders.runtime_choice import RuntimeChoice, choose_runtime, prepared_choice
 from builders.special_ids import IdOverrides
 from builders.staging import check_output, staged
 from builders.steps import Steps
@@ -84,7 +86,9 @@ def build(config: BuildConfig) -> Path:
     output = config.output_folder
     check_output(output, force=config.force)  # before minutes of work
     repository.check_sources()
-    choice = choose_runtime(config.runtime, config.precision)
+    choice = (
+        prepared_choice() if config.prepare else choose_runtime(config.runtime, config.precision)
+    )
     if config.calibrated_by_tensorrt:
         check_tensorrt_calibrates()
     find_openvino(config.encoder_engine)
@@ -94,7 +98,8 @@ def build(config: BuildConfig) -> Path:
     if config.tune and choice.runtime == "tensorrt":
         print_lines("note", ["--tune changes nothing: TensorRT times its own kernels in any case"])
     tries_cross_int8 = tries_int8(config.cross_kv, policy)
-    step = Steps(config.precision, choice.runtime, tries_cross_int8=tries_cross_int8)
+    kind = "prepared" if config.prepare else choice.runtime
+    step = Steps(config.precision, kind, tries_cross_int8=tries_cross_int8)
     with step(f"load {config.checkpoint}{pruned}"):
         source, notes = load_source(config)
     print_lines("note", notes)
@@ -109,7 +114,10 @@ def build(config: BuildConfig) -> Path:
     with staged(output, force=config.force, least_bytes=least_bytes) as folder:
         layout = Layout(root=folder, name=config.model_name, runtime=choice.runtime)
         facts = _fill(layout, config, policy, source, choice, step)
-    print_summary(facts, output)
+    if config.prepare:
+        print_prepared(facts, output)
+    else:
+        print_summary(facts, output)
     return output
 
 
@@ -194,6 +202,8 @@ def _fill(
         with workspace(layout.root) as graphs:
             _export(graphs, source, step)
             conversion = _convert(graphs, layout.front, config.precision, policy, source, step)
+    if conversion and choice.runtime == "tensorrt" and config.precision == "int8":
+        conversion = _put_into_half(layout.front, conversion, source, step)
     cpu = None
     if choice.runtime == "onnxruntime":
         cpu = _fit_to_cpu(layout.front, config, policy, source, step)
@@ -210,7 +220,7 @@ def _fill(
         verification = _verify(runner, config, source, conversion, cpu)
     _check_gate(verification)
     plans = None
-    if choice.runtime == "tensorrt":
+    if choice.runtime == "tensorrt" and not config.prepare:
         plans = make_plans(layout, config, source, choice.gpu, step)
         _check_gate(plans.verification)
     facts = BuildFacts(
@@ -230,6 +240,10 @@ def _fill(
         pruning=source.pruning,
         plans=plans,
     )
+    if config.prepare:
+        with step("write graphs, profiles and manifest"):
+            write_prepared(layout, facts)
+        return facts
     with step("lay out the repository"):
         path, files = source.checkpoint.tokenizer_path, source.checkpoint.files
         further = [*facts.engines.files, *facts.engines.engine_model_files("encoder"), *portable]
@@ -281,6 +295,17 @@ def _convert(
         scales = maker.calibrate()
     with step("quantize to int8"):
         return maker.make(scales, target)
+
+
+def _put_into_half(folder: Path, conversion: Conversion, source: Source, step: Steps) -> Conversion:
+    """Replace the int8 engines by those that TensorRT builds plans from."""
+    assert source.documents
+    with step("convert what is not int8 to float16"):
+        kept = int8_half.write_int8_half(
+            folder, PORTABLE_FILES, folder, source.shape, source.documents
+        )
+    float32_nodes = (*conversion.float32_nodes, *kept)
+    return replace(conversion, kind=int8_half.KIND, float32_nodes=float32_nodes)
 
 
 def _fit_to_cpu(

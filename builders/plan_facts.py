@@ -31,6 +31,8 @@ class PlanFacts:
     builder_flags: tuple[str, ...]
     profiles: list[dict[str, dict[str, tuple[int, ...]]]]  # [profile][input][min, opt, max]
     layer_outputs: dict[str, int] = field(default_factory=dict)  # type -> tensors, as inspected
+    kv_precision: str | None = None  # of keys and values at the border
+    scratch_bytes: tuple[int, ...] = ()  # by profile; all contexts of both plans share the largest
     calibration: CalibrationFacts | None = None  # None: types and scales are the graph's
     build_seconds: float
 

@@ -11,7 +11,7 @@ from builders.gpu import Gpu
 from builders.plan_calibration import PlanCalibration
 from builders.plan_facts import PlanFacts
 from builders.plan_feeds import plan_calibrations
-from builders.precision import AGREEMENT_GATES, PORTABLE_FILES
+from builders.precision import AGREEMENT_GATES
 from builders.profiles import Profile, decoder_profiles, encoder_profiles
 from builders.repository import Layout
 from builders.verification import NUM_BEAMS, Verification, compare
@@ -87,8 +87,6 @@ def make_plans(
     """
     from builders.engine import build_plan  # needs TensorRT
 
-    # The int8 graphs that CPUs run may measure their scales as they go, which TensorRT cannot.
-    graphs = PORTABLE_FILES.values() if config.graph_precision == "int8" else GRAPH_FILES
     names = ENGINE_FILES["tensorrt"]
     with step("build the TensorRT plans"):
         profiles = all_profiles(source.shape, source.limits)
@@ -97,7 +95,7 @@ def make_plans(
         facts = {
             name: build_plan(layout.front / graph, layout.front / name, wanted, options, calibrated)
             for name, graph, wanted, calibrated in zip(
-                names, graphs, profiles, calibrations, strict=True
+                names, GRAPH_FILES, profiles, calibrations, strict=True
             )
         }
     check_precision(facts, config.precision)
@@ -124,7 +122,7 @@ def engine_options(config: BuildConfig) -> EngineOptions:
 
     return EngineOptions(
         precision=config.precision,
-        workspace_bytes=config.workspace_mib * MIB,
+        workspace_bytes=config.workspace_mib and config.workspace_mib * MIB,
         optimization_level=config.optimization_level,
         version_compatible=config.version_compatible,
         hardware_compatible=config.hardware_compatible,

@@ -20,7 +20,7 @@ from builders.agreement import Teacher
 from builders.checkpoint import RANDOM_CHECKPOINT
 from builders.checkpoint_files import find_files
 from builders.choosing import Choice, Policy, below_gate, dynamic_kind, fastest
-from builders.half_precision import convert_to_half
+from builders.half_precision import OVERFLOW_DOCUMENTS, convert_to_half
 from builders.quantize_dynamic import write_dynamic
 from builders.quantize_qdq import quantize_qdq
 from builders.repository import link
@@ -37,7 +37,6 @@ from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 DEV_FILE = "dev.jsonl"  # documents that a checkpoint ships
 AGREEMENT_GATES = {"fp16": 0.995, "int8": 0.97}
 INT8_AIM = 0.99  # below it, the most sensitive products of a trained model stay float32
-OVERFLOW_DOCUMENTS = 32  # watched for values too large for float16: every tensor of every node
 QDQ, DYNAMIC, UNSIGNED = "qdq", "dynamic", "dynamic-unsigned"
 PORTABLE_FILES = {name: name.replace(".onnx", ".qdq.onnx") for name in GRAPH_FILES}
 

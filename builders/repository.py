@@ -126,7 +126,8 @@ def link_models(
         plan = None
         if plans:
             [engine] = files
-            plan = triton_config.PlanModel(engine, len(plans[engine].profiles))
+            facts = plans[engine]
+            plan = triton_config.PlanModel(engine, len(facts.profiles), facts.kv_precision)
         else:
             _link_tree(layout.front / RUNTIME_PACKAGE.name, folder / RUNTIME_PACKAGE.name)
             _copy_model(source, folder)

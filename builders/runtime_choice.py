@@ -9,6 +9,7 @@ from builders.gpu import Gpu, probe_gpu
 from kobart_runtime.errors import BuildError, ConfigError
 
 ASKED_REASON = "as asked"
+PREPARED_REASON = "as asked: graphs for a machine with TensorRT and a GPU"
 # What the TensorRT builder and runner import, and how to get it.
 TENSORRT_MODULES = {
     "tensorrt": "TensorRT (pip install tensorrt)",
@@ -49,6 +50,11 @@ def choose_runtime(requested: str, precision: str) -> RuntimeChoice:
         return RuntimeChoice(runtime="onnxruntime", reason=f"auto: {error}")
     reason = ASKED_REASON if requested == "tensorrt" else f"auto: TensorRT and {gpu.name} are here"
     return RuntimeChoice(runtime="tensorrt", reason=reason, gpu=gpu)
+
+
+def prepared_choice() -> RuntimeChoice:
+    """TensorRT on another machine; this one needs neither it nor a GPU."""
+    return RuntimeChoice(runtime="tensorrt", reason=PREPARED_REASON)
 
 
 def find_gpu() -> Gpu | None:

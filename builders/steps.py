@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 NUM_STEPS = {"fp32": 5, "fp16": 6, "int8": 7}
-NUM_RUNTIME_STEPS = {"tensorrt": 2, "onnxruntime": 1, "torchscript": 0}  # beside them
+NUM_RUNTIME_STEPS = {
+    "tensorrt": 2,
+    "prepared": 0,
+    "onnxruntime": 1,
+    "torchscript": 0,
+}  # beside them
+NUM_PLAN_INT8_STEPS = 1  # what is not int8 becomes float16
 NUM_CPU_INT8_STEPS = 1  # the encoder's engine is chosen
 NUM_CROSS_KV_STEPS = 2  # int8 keys and values are tried
 
@@ -20,6 +26,8 @@ class Steps:
         if (precision, runtime) == ("int8", "onnxruntime"):
             self._total += NUM_CPU_INT8_STEPS
             self._total += NUM_CROSS_KV_STEPS if tries_cross_int8 else 0
+        if precision == "int8" and runtime in ("tensorrt", "prepared"):
+            self._total += NUM_PLAN_INT8_STEPS
         self._done = 0
 
     @contextmanager

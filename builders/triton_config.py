@@ -27,6 +27,7 @@ class PlanModel:
 
     file_name: str
     num_profiles: int
+    kv_precision: str | None  # of keys and values
 
 
 def front_config(source: Path, name: str) -> str:
@@ -57,11 +58,12 @@ def engine_config(
     config = _parse(source)
     config.name = name
     config.max_batch_size = max_batch_size
+    kv_precision = plan.kv_precision if plan else precision
     for tensors in (config.input, config.output):
         _spread_layers(tensors, shape.num_decoder_layers)
         for tensor in tensors:
             tensor.dims[:] = _dims(tensor.name, shape)
-            if precision == "fp16" and _is_kv(tensor.name):
+            if kv_precision == "fp16" and bindings.is_kv(tensor.name):
                 tensor.data_type = model_config_pb2.TYPE_FP16
     if plan:
         _run_by_tensorrt(config, plan)
@@ -89,13 +91,9 @@ def _dims(name: str, shape: ModelShape) -> list[int]:
         return [DYNAMIC, shape.vocab_size]
     if name in (bindings.CANDIDATE_LOGPROBS, bindings.CANDIDATE_IDS):
         return [DYNAMIC, shape.num_candidates]
-    if _is_kv(name):
+    if bindings.is_kv(name):
         return [shape.num_heads, DYNAMIC, shape.head_dim]
     return [DYNAMIC]
-
-
-def _is_kv(name: str) -> bool:
-    return name.endswith((".key", ".value"))
 
 
 def _spread_layers(tensors: Any, num_layers: int) -> None:

@@ -39,6 +39,16 @@ def past_cross(layer: int) -> tuple[str, str]:
     return f"past_key_values.{layer}.encoder.key", f"past_key_values.{layer}.encoder.value"
 
 
+def is_kv(name: str) -> bool:
+    """Whether a tensor is a key or a value, cached or new, of any layer."""
+    return name.endswith((".key", ".value"))
+
+
+def is_past(name: str) -> bool:
+    """Whether a tensor is one of the decoder's cached keys and values, of any layer."""
+    return name.startswith("past_key_values.")
+
+
 def present_self(layer: int) -> tuple[str, str]:
     """Key and value outputs of one decode step's self-attention, float[R, H, W, D]."""
     return f"present.{layer}.decoder.key", f"present.{layer}.decoder.value"

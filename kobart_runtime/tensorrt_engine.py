@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from kobart_runtime.cuda_device import CudaDevice
+from kobart_runtime.cuda_device import CudaDevice, DeviceBuffer
 from kobart_runtime.errors import EngineError
+from kobart_runtime.tensorrt_scratch import give_scratch, new_context, scratch_bytes
 
 Shape = tuple[int, ...]
 
@@ -37,6 +38,13 @@ class TensorRtEngine:
     """A plan, with one execution context for each optimization profile.
 
     A context stays with its profile: changing a context's profile costs more than a decode step.
+    The contexts have no scratch memory of their own, since each would take what the most demanding
+    profile needs: `use_scratch` gives them one buffer before the first launch.
+
+    Attributes:
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+        scratch_bytes: Scratch memory that a run under the most demanding profile takes.
     """
 
     def __init__(self, path: Path, device: CudaDevice) -> None:
@@ -64,8 +72,23 @@ class TensorRtEngine:
         self._ranges = [
             {name: self._input_range(name, profile) for name in self.inputs} for profile in profiles
         ]
+        self.scratch_bytes = max(scratch_bytes(self._engine))
         self._contexts = [self._new_context(profile) for profile in profiles]
         device.synchronize()
+
+    def use_scratch(self, buffer: DeviceBuffer) -> None:
+        """Let all contexts work in one buffer of at least `scratch_bytes`.
+
+        Engines may share it as long as they run on one stream, one after another.
+        """
+        self._scratch = buffer  # lives as long as the contexts
+        for context in self._contexts:
+            give_scratch(context, buffer)
+
+    @property
+    def num_contexts(self) -> int:
+        """Execution contexts, one for each optimization profile."""
+        return len(self._contexts)
 
     def dtype(self, name: str) -> np.dtype:
         """Element type of a tensor.
@@ -125,7 +148,7 @@ class TensorRtEngine:
         )
 
     def _new_context(self, profile: int) -> Any:
-        context = self._engine.create_execution_context()
+        context = new_context(self._trt, self._engine)
         if context is None:
             raise EngineError(f"no room on the GPU for the plan's optimization profile {profile}")
         stream = self._device.stream_handle

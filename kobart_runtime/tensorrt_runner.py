@@ -9,6 +9,7 @@ copies whose places change from step to step.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from kobart_runtime.host_memory import give_back_freed
 from kobart_runtime.model_config import ENGINE_FILES, ModelShape
 from kobart_runtime.model_runner import StepInputs, StepOutput
 from kobart_runtime.tensorrt_engine import TensorRtEngine
+
+MIB = 1 << 20
+_logger = logging.getLogger(__name__)
 
 ENCODER_PLAN, DECODER_PLAN = ENGINE_FILES["tensorrt"]
 
@@ -45,6 +49,7 @@ class TensorRtRunner:
         self._device = CudaDevice()
         self._encoder = TensorRtEngine(folder / ENCODER_PLAN, self._device)
         self._decoder = TensorRtEngine(folder / DECODER_PLAN, self._device)
+        self._share_scratch()
         self._check_outputs()
         num_layers = shape.num_decoder_layers
         self._past_self = bindings.of_layers(bindings.past_self, num_layers)
@@ -101,6 +106,25 @@ class TensorRtRunner:
         self._device.synchronize()
         logprobs, ids = self._buffers.candidates(num_requests, num_beams)
         return StepOutput(logprobs, ids, logits)
+
+    def _share_scratch(self) -> None:
+        """Give both engines one scratch buffer: they run on one stream, one after another."""
+        engines = (self._encoder, self._decoder)
+        needed, free = max(engine.scratch_bytes for engine in engines), self._device.free_bytes()
+        if needed > free:
+            raise EngineError(
+                f"the plans need {needed / MIB:.0f} MiB of scratch memory, {free / MIB:.0f} MiB of "
+                "the GPU are free: free some, or build with a smaller --max-batch-size, "
+                "--max-beams, --max-source-length or --max-target-length"
+            )
+        scratch = DeviceBuffer(self._device, needed)
+        for engine in engines:
+            engine.use_scratch(scratch)
+        _logger.info(
+            "scratch memory of the plans: %.0f MiB, shared by %d execution contexts",
+            needed / MIB,
+            sum(engine.num_contexts for engine in engines),
+        )
 
     def _run(self, cache: DeviceKvCache, num_rows: int, num_beams: int) -> None:
         """Replay the step's graph; without one run it, and from the second time on capture it."""

@@ -130,7 +130,7 @@ def test_the_promised_rows_are_asked_for() -> None:
     sizes = Sizes()
     assert (sizes.batch, sizes.source_len, sizes.iterations, sizes.warmup) == (8, 512, 100, 10)
     for variant in VARIANTS:
-        config = variant.config(MINI, "tensorrt", Path("out"))
+        config = variant.config(MINI, Path("out"))
         assert not config.force, "the gates stand"
 
 
@@ -209,7 +209,7 @@ def test_the_target_asks_for_a_gpu_before_it_installs() -> None:
 def test_another_machine_builds_what_was_prepared(
     model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepare(model, [VARIANTS[0]], tmp_path / "ready", tmp_path / "work")
+    prepare(model, [VARIANTS[0]], tmp_path / "ready")
     folder = tmp_path / "ready" / "fp32"
     assert [job.precision for job in read_jobs(folder)] == ["fp32", "fp32"]
     with installed("8"):

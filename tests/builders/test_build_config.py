@@ -27,7 +27,7 @@ FLAGS = {
     "--workspace-mib", "--optimization-level", "--version-compatible", "--no-version-compatible",
     "--hardware-compatible", "--no-hardware-compatible", "--int8-calibrator",
     "--encoder-engine", "--cross-kv", "--text-column", "--summary-column", "--encoding",
-    "--tune", "--no-tune",
+    "--tune", "--no-tune", "--prepare", "--no-prepare",
 }  # fmt: skip
 
 

@@ -72,7 +72,7 @@ def test_profiles_and_defaults_reach_tensorrt(engine: Any, major: str, tmp_path:
         ((3, 4), (8, 4), (8, 4)),
     ]
     assert plan.flags == []
-    assert plan.settings["workspace"] == 1 << 30
+    assert plan.settings["workspace"] is None, "no limit unless asked for"
     assert plan.settings["verbosity"] in ("DETAILED", "VERBOSE")
     assert facts.tensorrt == load_api(major)["version"]
     assert facts.profiles[1]["x"] == {"min": (3, 4), "opt": (8, 4), "max": (8, 4)}
@@ -119,6 +119,27 @@ def test_options_reach_tensorrt(engine: Any, tmp_path: Path) -> None:
     assert plan.settings["workspace"] == 64 << 20
     assert plan.settings["optimization_level"] == 5
     assert plan.settings["hardware"] == "AMPERE_PLUS"
+
+
+def test_tactic_sources_are_named(engine: Any, major: str, tmp_path: Path) -> None:
+    graph = write_graph(tmp_path / "g.onnx")
+    _, plan = build(engine, tmp_path, graph, tactic_sources=("JIT_CONVOLUTIONS",))
+    assert plan.settings["tactic_sources"] == ["JIT_CONVOLUTIONS"]
+
+
+def test_too_small_a_workspace_is_refused_with_what_it_takes(engine: Any, tmp_path: Path) -> None:
+    graph = write_graph(tmp_path / "g.onnx")
+    message = r"refused g\.onnx: a layer needs 1 MiB of workspace: give --workspace-mib 1 or more"
+    with pytest.raises(BuildError, match=message):
+        build(engine, tmp_path, graph, workspace_bytes=8)
+
+
+def test_scratch_memory_is_reported_by_profile(engine: Any, major: str, tmp_path: Path) -> None:
+    facts, plan = build(engine, tmp_path, write_graph(tmp_path / "g.onnx"))
+    by_profile = (plan.scratch_bytes(0), plan.scratch_bytes(1))
+    # 8.6 tells the largest alone.
+    assert facts.scratch_bytes == (by_profile if major != "8" else (max(by_profile),) * 2)
+    assert facts.kv_precision is None
 
 
 def test_timings_are_kept_between_builds(engine: Any, tmp_path: Path) -> None:
@@ -172,7 +193,7 @@ tensorrt = types.ModuleType("tensorrt")
 tensorrt.__version__ = "10.0.0"
 sys.modules["tensorrt"] = tensorrt
 import builders.engine
-print(builders.engine.DEFAULT_WORKSPACE_BYTES)
+print(builders.engine.EngineOptions.precision)
 """
     result = subprocess.run(
         [sys.executable, "-c", program],
@@ -182,7 +203,7 @@ print(builders.engine.DEFAULT_WORKSPACE_BYTES)
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == str(1 << 30)
+    assert result.stdout.strip() == "fp32"
 
 
 @pytest.mark.parametrize(

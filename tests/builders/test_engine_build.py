@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
-from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from tritonclient.grpc.model_config_pb2 import (
+    TYPE_FP16,
+    TYPE_FP32,
+    ModelConfig,
+    ModelInstanceGroup,
+)
 
 from builders import pipeline
 from builders.config import BuildConfig
@@ -69,8 +74,10 @@ def test_a_build_that_never_ran_on_a_gpu_says_so(
 ) -> None:
     output = tmp_path / "plans"
     data = None if precision == "fp32" else str(calibration_data)
+    # Wide enough for weights of products to outweigh the tables, which int8 leaves in float16.
+    wide = {"encoder_ffn_dim": 128, "decoder_ffn_dim": 128}
     config = BuildConfig(
-        checkpoint=str(make_checkpoint()),
+        checkpoint=str(make_checkpoint(wide)),
         precision=precision,
         runtime="tensorrt",
         calibration_data=data,
@@ -92,6 +99,8 @@ def test_a_build_that_never_ran_on_a_gpu_says_so(
     assert plan["strongly_typed"] == (double != "8")
     flags = {"fp32": [], "fp16": ["fp16"], "int8": ["fp16", "int8"]}[precision]
     assert plan["builder_flags"] == (flags if double == "8" else [])
+    assert plan["kv_precision"] == ("fp32" if precision == "fp32" else "fp16")
+    assert len(plan["scratch_bytes"]) == len(plan["profiles"])
     assert not list((output / "kobart" / "1").glob("*coder.onnx"))
     check_engine_models(output, len(plan["profiles"]), precision)
     assert all(isinstance(text, str) for text in summaries(output))
@@ -106,6 +115,8 @@ def check_engine_models(output: Path, num_profiles: int, precision: str) -> None
     [group] = config.instance_group
     assert group.kind == ModelInstanceGroup.KIND_GPU
     assert list(group.profile) == [str(index) for index in range(num_profiles)]
+    [key] = [t for t in config.input if t.name == "past_key_values.1.decoder.key"]
+    assert key.data_type == (TYPE_FP32 if precision == "fp32" else TYPE_FP16)
     assert {path.name for path in (folder / "1").iterdir()} == {"decoder.plan", "manifest.json"}
 
 

@@ -161,4 +161,4 @@ def test_only_what_is_missing_is_called_missing(
 def test_the_example_configuration_is_one() -> None:
     path = REPOSITORY / "configs" / "inference" / "tensorrt.yaml"
     config = BuildConfig(**read_yaml(path))
-    assert (config.runtime, config.precision, config.workspace_mib) == ("tensorrt", "fp16", 1024)
+    assert (config.runtime, config.precision, config.workspace_mib) == ("tensorrt", "fp16", None)

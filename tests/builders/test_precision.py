@@ -21,6 +21,7 @@ from builders.choosing import Choice
 from builders.config import BuildConfig
 from builders.export import export_decoder, export_encoder
 from builders.half_precision import convert_to_half
+from builders.int8_half import write_int8_half
 from builders.pipeline import Source, build, load_source
 from builders.precision import AGREEMENT_GATES, Int8Maker, choose, first_passing, make_half
 from builders.quantize_dynamic import write_dynamic
@@ -157,6 +158,43 @@ def test_half_graphs_agree_and_keep_float32_where_it_is_needed(
         assert read_back(tmp_path / name).precision == "fp16"
         assert (tmp_path / name).stat().st_size < 0.52 * (graphs / name).stat().st_size
         assert_float32_at(tmp_path / name, {"LayerNormalization", "Softmax", "TopK", "Exp", "Log"})
+
+
+def test_int8_products_agree_inside_float16_graphs(
+    mini: Source, graphs: Path, scales: Scales, tmp_path: Path
+) -> None:
+    """What TensorRT builds int8 plans from, as ONNX Runtime executes it."""
+    quantized, target = tmp_path / "qdq", tmp_path / "mixed"
+    quantized.mkdir()
+    target.mkdir()
+    portable = qdq_agreement(mini, graphs, scales, 1, quantized)
+    assert mini.documents
+    files = {name: name for name in GRAPH_FILES}
+    assert write_int8_half(quantized, files, target, mini.shape, mini.documents) == ()
+    assert mini.teacher
+    agreement = mini.teacher.agreement(target, mini.shape)
+    assert agreement >= GATE
+    assert agreement >= portable - 0.005
+    for name in GRAPH_FILES:
+        before, after = onnx.load(graphs / name), onnx.load(target / name)
+        products = {product.node for product in weight_products(before)}
+        assert len(weights_of(after)) == len(products)
+        assert kv_types(after) == {onnx.TensorProto.FLOAT16}
+        assert_float32_at(target / name, {"LayerNormalization", "Softmax"})
+
+
+def weights_of(model: onnx.ModelProto) -> list[str]:
+    """Weights that are stored as int8."""
+    return [
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2
+    ]
+
+
+def kv_types(model: onnx.ModelProto) -> set[int]:
+    values = [*model.graph.input, *model.graph.output]
+    return {value.type.tensor_type.elem_type for value in values if bindings.is_kv(value.name)}
 
 
 def assert_float32_at(path: Path, operators: set[str]) -> None:

@@ -30,6 +30,7 @@ from tests.fakes import RecordingListener
 from tests.tensorrt_double.api import MAJORS
 from tests.tensorrt_double.cuda_runtime import CudaRuntimeDouble
 from tests.tensorrt_double.install import installed
+from tests.tensorrt_double.plan import Plan
 from tests.tensorrt_double.plans import LIMITS, SHAPE, build_tiny_plans, export_tiny
 
 IDS = TokenIds(bos=0, eos=(1,), pad=3, decoder_start=2, forced_eos=1)
@@ -108,6 +109,27 @@ def test_device_memory_is_given_back(cuda: CudaRuntimeDouble, plans: Path) -> No
     before = cuda.num_allocations
     generate(runner, random_requests(6))
     assert cuda.num_allocations == before
+
+
+def test_all_contexts_share_one_scratch_buffer(
+    cuda: CudaRuntimeDouble, plans: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = [Plan.read((plans / name).read_bytes()) for name in ("encoder.plan", "decoder.plan")]
+    needed = [plan.scratch_bytes(i) for plan in made if plan for i in range(len(plan.profiles))]
+    assert len(needed) > 2
+    with caplog.at_level("INFO"):
+        runner = TensorRtRunner(plans, SHAPE)
+    others = [*runner._buffers._on_device.values(), runner._buffers._present]
+    assert cuda.device_bytes == max(needed) + sum(buffer.num_bytes for buffer in others)
+    assert f"shared by {len(needed)} execution contexts" in caplog.text
+
+
+def test_too_little_memory_for_scratch_is_refused_with_both_figures(
+    plans: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CudaDevice, "free_bytes", lambda device: 1 << 18)
+    with pytest.raises(EngineError, match=r"the plans need \d+ MiB of scratch memory, 0 MiB of"):
+        TensorRtRunner(plans, SHAPE)
 
 
 def step_inputs(num_requests: int, num_beams: int, num_entries: int, step: int) -> StepInputs:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import enum
 import inspect
 import json
 from pathlib import Path
 from typing import Any
 
+from tests.tensorrt_double.enums import make_enum
 from tests.tensorrt_double.violation import ContractViolationError, require
 
 FOLDER = Path(__file__).parent / "bindings"
@@ -22,7 +22,7 @@ def load_api(major: str) -> dict[str, Any]:
 
 def make_enums(api: dict[str, Any]) -> dict[str, Any]:
     """Each enum with exactly the members of this version."""
-    return {name: enum.IntEnum(name, members) for name, members in api["enums"].items()}
+    return {name: make_enum(name, members) for name, members in api["enums"].items()}
 
 
 def conform(double: type, api: dict[str, Any], *, for_users: bool = False) -> type:

@@ -11,16 +11,22 @@ from onnx import TensorProto
 from tests.tensorrt_double.calibrating import calibrate
 from tests.tensorrt_double.configuring import configuration_class
 from tests.tensorrt_double.cuda_runtime import CudaRuntimeDouble
+from tests.tensorrt_double.enums import make_enum, mask_of
 from tests.tensorrt_double.operators import unsupported
-from tests.tensorrt_double.plan import Plan, Shape, graph_tensors, load_graph
+from tests.tensorrt_double.plan import Plan, Shape, graph_tensors, load_graph, scratch_of
 from tests.tensorrt_double.violation import require
+
+SEVERITIES = ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")
 
 
 def building_classes(trt: Any, major: str, cuda: CudaRuntimeDouble) -> list[type]:
     """Doubles of the builder's classes over one module `trt`, whose enums they use."""
 
+    severity = make_enum("Severity", {name: i for i, name in enumerate(SEVERITIES)})
+
     class ILogger:
-        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+        Severity = severity
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = severity.__members__.values()
 
         def __init__(self) -> None:
             pass
@@ -29,10 +35,11 @@ def building_classes(trt: Any, major: str, cuda: CudaRuntimeDouble) -> list[type
             pass
 
     class Logger:
-        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = range(5)
+        Severity = severity
+        INTERNAL_ERROR, ERROR, WARNING, INFO, VERBOSE = severity.__members__.values()
 
-        def __init__(self, min_severity: int = 2) -> None:
-            require(0 <= min_severity <= 4, f"severity {min_severity}")
+        def __init__(self, min_severity: Any = severity.WARNING) -> None:
+            require(isinstance(min_severity, severity), f"{min_severity!r} is no severity")
 
         def log(self, severity: Any, msg: str) -> None:
             pass
@@ -171,10 +178,11 @@ def building_classes(trt: Any, major: str, cuda: CudaRuntimeDouble) -> list[type
 
     class Builder:
         def __init__(self, logger: Any) -> None:
-            require(logger is not None, "a builder needs a logger")
+            require(hasattr(logger, "log"), f"{logger!r} is no logger")
+            self._logger = logger
 
         def create_network(self, flags: int = 0) -> Any:
-            known = sum(1 << int(flag) for flag in trt.NetworkDefinitionCreationFlag)
+            known = mask_of(trt.NetworkDefinitionCreationFlag)
             require(flags & ~known == 0, f"network flags {flags:b} are not all of this version")
             explicit = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
             if major == "8":
@@ -199,6 +207,12 @@ def building_classes(trt: Any, major: str, cuda: CudaRuntimeDouble) -> list[type
             _check_types(trt, network, config)
             profiles = [profile._shapes for profile in config._profiles]
             _check_profiles(network, profiles)
+            needed = scratch_of(network._model())
+            limit = config._pools.get(trt.MemoryPoolType.WORKSPACE)
+            if limit is not None and limit < needed:
+                message = f"Error Code 2: OutOfMemory (Requested size was {needed} bytes.)"
+                self._logger.log(severity.ERROR, message)
+                return None
             cache = b""
             if getattr(config, "int8_calibrator", None) is not None:
                 _check_profiles(network, [config._calibration_profile._shapes])
@@ -210,13 +224,15 @@ def building_classes(trt: Any, major: str, cuda: CudaRuntimeDouble) -> list[type
                 profiles=profiles,
                 flags=sorted(flag.name for flag in config._flags),
                 settings={
-                    "workspace": config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE),
+                    "workspace": limit,
                     "optimization_level": config.builder_optimization_level,
                     "hardware": config.hardware_compatibility_level.name,
                     "verbosity": config.profiling_verbosity.name,
                     "strongly_typed": network._has_flag("STRONGLY_TYPED"),
                     "tactic_sources": [
-                        s.name for s in trt.TacticSource if config._tactic_sources & 1 << int(s)
+                        name
+                        for name, source in trt.TacticSource.__members__.items()
+                        if config._tactic_sources & 1 << int(source)
                     ],
                     "calibration": cache,
                 },

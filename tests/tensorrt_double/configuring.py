@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.tensorrt_double.enums import mask_of
 from tests.tensorrt_double.violation import require
 
 
@@ -18,7 +19,7 @@ def configuration_class(trt: Any) -> type:
             self._cache: Any = None
             self._calibrator: Any = None
             self._calibration_profile: Any = None
-            self._tactic_sources = sum(1 << int(source) for source in trt.TacticSource)
+            self._tactic_sources = mask_of(trt.TacticSource)
             self.builder_optimization_level = 3
             self.hardware_compatibility_level = trt.HardwareCompatibilityLevel.NONE
             self.profiling_verbosity = trt.ProfilingVerbosity.LAYER_NAMES_ONLY
@@ -69,7 +70,7 @@ def configuration_class(trt: Any) -> type:
             return self._calibration_profile
 
         def set_tactic_sources(self, tactic_sources: int) -> bool:
-            known = sum(1 << int(source) for source in trt.TacticSource)
+            known = mask_of(trt.TacticSource)
             require(tactic_sources & ~known == 0, f"tactic sources {tactic_sources:b}")
             self._tactic_sources = tactic_sources
             return True

@@ -109,6 +109,11 @@ class CudaRuntimeDouble:
     def num_allocations(self) -> int:
         return len(self._allocations)
 
+    @property
+    def device_bytes(self) -> int:
+        """Device memory that is allocated now."""
+        return sum(len(a.memory) for a in self._allocations.values() if a.kind == "device")
+
     def module(self) -> types.ModuleType:
         """What `from cuda.bindings import runtime` gives."""
         module = types.ModuleType("cuda.bindings.runtime")
@@ -163,8 +168,7 @@ class CudaRuntimeDouble:
         return CudaError.cudaSuccess, self._allocate("host", size)
 
     def cudaMemGetInfo(self, /) -> tuple:  # noqa: N802
-        taken = sum(len(a.memory) for a in self._allocations.values() if a.kind == "device")
-        return CudaError.cudaSuccess, DEVICE_BYTES - taken, DEVICE_BYTES
+        return CudaError.cudaSuccess, DEVICE_BYTES - self.device_bytes, DEVICE_BYTES
 
     def cudaFree(self, pointer: int, /) -> tuple:  # noqa: N802
         return self._free("device", pointer)

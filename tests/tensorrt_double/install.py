@@ -28,11 +28,12 @@ def make_tensorrt(major: str, cuda: CudaRuntimeDouble) -> Any:
     module.__version__ = api["version"]
     for name, kind in make_enums(api).items():
         setattr(module, name, kind)
-    for member in module.DataType:
+    for member in module.DataType.__members__.values():
         setattr(module, TYPE_NAMES.get(member.name, member.name.lower()), member)
     module.init_libnvinfer_plugins = lambda logger, namespace: True
     for double in (*building_classes(module, major, cuda), *running_classes(module, cuda)):
-        setattr(module, double.__name__, conform(double, api))
+        for_users = double.__name__ == "ILogger"
+        setattr(module, double.__name__, conform(double, api, for_users=for_users))
     for double in calibrating_classes():
         if double.__name__ in api["classes"]:  # 11 has none
             setattr(module, double.__name__, conform(double, api, for_users=True))

@@ -20,6 +20,8 @@ KINDS: dict[int, tuple[str, Any]] = {
     TensorProto.INT32: ("INT32", np.int32),
 }
 
+SCRATCH_BYTES = 1 << 16  # of each request, in the double's world
+
 
 @dataclass
 class Plan:
@@ -36,6 +38,11 @@ class Plan:
         stream = io.BytesIO()
         pickle.dump(self, stream)
         return MAGIC + stream.getvalue()
+
+    def scratch_bytes(self, profile: int) -> int:
+        """Scratch memory that a run under a profile takes; more for larger batches."""
+        largest = next(iter(self.profiles[profile].values()))[2]
+        return SCRATCH_BYTES * largest[0]
 
     @classmethod
     def read(cls, content: bytes) -> Plan | None:
@@ -61,6 +68,12 @@ def _facts(value: onnx.ValueInfoProto) -> TensorFacts:
     kind, dtype = KINDS[tensor.elem_type]
     sizes = tuple(d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
     return TensorFacts(value.name, kind, dtype, sizes)
+
+
+def scratch_of(graph: onnx.ModelProto) -> int:
+    """Workspace that the double's kernels need: as much as the largest weight."""
+    sizes = [len(tensor.raw_data) for tensor in graph.graph.initializer]
+    return max(sizes, default=0)
 
 
 def load_graph(path: str) -> onnx.ModelProto:

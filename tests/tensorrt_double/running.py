@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,12 @@ from tests.tensorrt_double.inspecting import describe_layers
 from tests.tensorrt_double.plan import Plan, Shape, TensorFacts, graph_tensors
 from tests.tensorrt_double.violation import require
 
+SCRATCHED = 0xAB  # what a launch leaves in its scratch memory, whoever else may have used it
+
 
 def running_classes(trt: Any, cuda: CudaRuntimeDouble) -> list[type]:
     """Doubles of the runtime's classes over one module `trt` and one CUDA runtime."""
+    strategies: Any = getattr(trt, "ExecutionContextAllocationStrategy", None)  # since 10
 
     class Runtime:
         def __init__(self, logger: Any) -> None:
@@ -82,9 +86,45 @@ def running_classes(trt: Any, cuda: CudaRuntimeDouble) -> list[type]:
             require(name in self._inputs, f"{name} is no input and has no profile")
             return list(self._plan.profiles[profile_index][name])
 
-        def create_execution_context(self) -> Any:
+        @property
+        def device_memory_size(self) -> int:
+            return self._scratch_bytes()
+
+        @property
+        def device_memory_size_v2(self) -> int:
+            return self._scratch_bytes()
+
+        def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
+            return self._plan.scratch_bytes(profile_index)
+
+        if strategies is None:
+
+            def create_execution_context(self) -> Any:
+                return self._new_context(with_memory=True)
+
+        else:
+
+            def create_execution_context(  # type: ignore[misc]
+                self, strategy: Any = strategies.STATIC
+            ) -> Any:
+                require(isinstance(strategy, strategies), f"{strategy!r} is no strategy")
+                require(strategy != strategies.ON_PROFILE_CHANGE, "not in this double")
+                return self._new_context(with_memory=strategy == strategies.STATIC)
+
+        def create_execution_context_without_device_memory(self) -> Any:
+            return self._new_context(with_memory=False)
+
+        def _new_context(self, with_memory: bool) -> Any:
             self._num_contexts += 1
-            return trt.IExecutionContext(self, first=self._num_contexts == 1)
+            context = trt.IExecutionContext(self, first=self._num_contexts == 1)
+            if with_memory:  # the largest profile's, whichever the context is for
+                size = self._scratch_bytes()
+                context._scratch = (cuda.cudaMalloc(size)[1], size)
+                weakref.finalize(context, cuda.cudaFree, context._scratch[0])
+            return context
+
+        def _scratch_bytes(self) -> int:
+            return max(map(self._plan.scratch_bytes, range(len(self._plan.profiles))))
 
         def create_engine_inspector(self) -> Any:
             return trt.EngineInspector(self)
@@ -108,8 +148,26 @@ def running_classes(trt: Any, cuda: CudaRuntimeDouble) -> list[type]:
             self._shapes: dict[str, Shape] = {}
             self._addresses: dict[str, int] = {}
             self._settled: dict[str, Shape] = {}  # of the last launch outside a capture
+            self._scratch: tuple[int, int] | None = None  # pointer, bytes
             if first:
                 self._take_profile(0)
+
+        @property
+        def device_memory(self) -> Any:
+            return self._scratch
+
+        @device_memory.setter
+        def device_memory(self, memory: int) -> None:
+            self._take_scratch(memory, self._engine._scratch_bytes())
+
+        def set_device_memory(self, memory: int, size: int) -> None:
+            require(size >= self._engine._scratch_bytes(), f"{size} bytes of scratch memory")
+            self._take_scratch(memory, size)
+
+        def _take_scratch(self, memory: int, size: int) -> None:
+            require(memory % ALIGNMENT == 0, f"scratch memory at {memory:#x} is not aligned")
+            cuda.view(memory, size)
+            self._scratch = (memory, size)
 
         def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
             cuda.stream(stream_handle)
@@ -142,12 +200,15 @@ def running_classes(trt: Any, cuda: CudaRuntimeDouble) -> list[type]:
             missing = set(engine._tensors) - set(self._addresses)
             require(not missing, f"launched without the addresses of {sorted(missing)}")
             require(stream_handle != 0, "launched on the default stream")
+            require(self._scratch is not None, "launched without scratch memory")
+            pointer, size = self._scratch or (0, 0)
             stream = cuda.stream(stream_handle)
             shapes, addresses = dict(self._shapes), dict(self._addresses)
             if stream.recorded is None:
                 self._settled = shapes
             else:
                 require(self._settled == shapes, "captured before a launch with these shapes")
+            stream.put(lambda: cuda.view(pointer, size).fill(SCRATCHED))
             stream.put(lambda: _infer(cuda, engine, shapes, addresses))
             return True
 
