@@ -56,13 +56,16 @@ def export_encoder(model: BartForConditionalGeneration, path: Path) -> None:
     )
 
 
-def export_decoder(model: BartForConditionalGeneration, path: Path, num_candidates: int) -> None:
+def export_decoder(
+    model: BartForConditionalGeneration, path: Path, num_candidates: int, *, joined: bool = False
+) -> None:
     """Write the decode step's ONNX file.
 
     Args:
         model: The checkpoint, float32, in eval mode.
         path: The file to write.
         num_candidates: K, the number of sorted candidates returned for each row.
+        joined: See `DecodeStep`.
     """
     layers = model.model.decoder.layers
     attention: BartAttention = layers[0].self_attn
@@ -94,7 +97,7 @@ def export_decoder(model: BartForConditionalGeneration, path: Path, num_candidat
             axes[name] = ("requests", "", "source", "")
         for name in bindings.present_self(layer):
             outputs[name] = ("requests", "", "beams", "")
-    _export(DecodeStep(model, num_candidates), inputs, outputs, axes, path)
+    _export(DecodeStep(model, num_candidates, joined=joined), inputs, outputs, axes, path)
 
 
 class EncoderWithCrossKv(nn.Module):
@@ -136,10 +139,24 @@ class DecodeStep(nn.Module):
     each beam sees the entries of its own ancestors through `decoder_attention_mask`, so that a
     beam search never copies a cache. The step's own K/V is attended to beside the cache and
     returned for the caller to write.
+
+    Attention to both is computed in one of two ways that give the same result. A CPU is best
+    served if the own token's score is appended to the scores: nothing of the cache is copied.
+    `joined` appends its key and value to the cache's instead, so that the attention is two products
+    with a softmax between them, which TensorRT fuses into one kernel; the copy costs it less than
+    the scores of long caches in memory.
     """
 
-    def __init__(self, model: BartForConditionalGeneration, num_candidates: int) -> None:
+    other_beams: Tensor  # if joined: float32[K, K], the bias of the own tokens' scores
+
+    def __init__(
+        self, model: BartForConditionalGeneration, num_candidates: int, *, joined: bool = False
+    ) -> None:
         super().__init__()
+        self.joined = joined
+        if joined:  # a beam sees its own new token alone; W is at most K
+            others = (1.0 - torch.eye(num_candidates)) * MASKED_SCORE
+            self.register_buffer("other_beams", others)
         self.decoder: BartDecoder = model.model.decoder
         self.self_projections = nn.ModuleList(
             _fuse_linear([layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj])
@@ -164,12 +181,13 @@ class DecodeStep(nn.Module):
             position_ids, self.decoder.embed_positions.weight[offset:]
         )
         hidden = self.decoder.layernorm_embedding(embedded + positions)
-        self_bias = _mask_bias(decoder_attention_mask)[:, None, :, :]
+        self_bias = self._self_bias(decoder_attention_mask)[:, None, :, :]
+        self_attention = _joined_self_attention if self.joined else _cached_self_attention
         cross_bias = _mask_bias(encoder_attention_mask)[:, None, None, :]
         present: list[Tensor] = []
         for index, layer in enumerate(self.decoder.layers):
             self_key, self_value, cross_key, cross_value = past_key_values[4 * index :][:4]
-            attended, key, value = _cached_self_attention(
+            attended, key, value = self_attention(
                 layer.self_attn,
                 self.self_projections[index](hidden),
                 self_key,
@@ -181,6 +199,16 @@ class DecodeStep(nn.Module):
             hidden = _feed_forward(layer, hidden)
             present += [key, value]
         return [*self._head(hidden), *present]
+
+    def _self_bias(self, mask: Tensor) -> Tensor:
+        """What is added to the scores of the cache, and of the own tokens behind it if joined."""
+        bias = _mask_bias(mask)
+        if not self.joined:
+            return bias
+        num_beams = mask.shape[1]
+        own = self.other_beams[:num_beams, :num_beams]
+        # A sum repeats it for each request without operators that work a shape out.
+        return torch.cat([bias, own + bias[..., :1] * 0.0], dim=-1)
 
     def _head(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits float32[R, W, V], and log-probabilities and ids of the K best, sorted."""
@@ -255,15 +283,43 @@ def _cached_self_attention(
     Returns:
         The layer's output [R, W, M], and the new key and value [R, H, W, D].
     """
-    query, key, value = projected.split(attention.num_heads * attention.head_dim, dim=-1)
-    query = _split_heads(query * attention.scaling, attention)
-    key = _split_heads(key, attention)
-    value = _split_heads(value, attention)
+    query, key, value = _query_key_value(attention, projected)
     past_scores = torch.matmul(query, past_key.transpose(2, 3)) + bias
     own_score = torch.sum(query * key, dim=-1, keepdim=True)
     weights = torch.softmax(torch.cat([past_scores, own_score], dim=-1), dim=-1)
     attended = torch.matmul(weights[..., :-1], past_value) + weights[..., -1:] * value
     return attention.out_proj(_merge_heads(attended, attention)), key, value
+
+
+def _joined_self_attention(
+    attention: BartAttention, projected: Tensor, past_key: Tensor, past_value: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same over one set of keys and values, the own ones last.
+
+    Args:
+        attention: The layer's.
+        projected: Queries, keys and values of the new tokens, [R, W, 3 * H * D].
+        past_key: The cache's, [R, H, C, D].
+        past_value: The cache's, [R, H, C, D].
+        bias: For the scores, [R, 1, W, C + W].
+
+    Returns:
+        The layer's output [R, W, M], and the new key and value [R, H, W, D].
+    """
+    query, key, value = _query_key_value(attention, projected)
+    keys, values = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
+    attended = _attend(query, keys, values, bias)
+    return attention.out_proj(_merge_heads(attended, attention)), key, value
+
+
+def _query_key_value(attention: BartAttention, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Scaled queries, keys and values, [R, H, W, D] each."""
+    query, key, value = projected.split(attention.num_heads * attention.head_dim, dim=-1)
+    return (
+        _split_heads(query * attention.scaling, attention),
+        _split_heads(key, attention),
+        _split_heads(value, attention),
+    )
 
 
 def _cross_attention(

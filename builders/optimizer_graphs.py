@@ -27,7 +27,7 @@ IdPairs = Sequence[tuple[Sequence[int], Sequence[int]]]
 def export_graphs(model: BartForConditionalGeneration, folder: Path, shape: ModelShape) -> None:
     """Write the float32 graphs."""
     export_encoder(model, folder / ENCODER_FILE)
-    export_decoder(model, folder / DECODER_FILE, shape.num_candidates)
+    export_decoder(model, folder / DECODER_FILE, shape.num_candidates, joined=True)
 
 
 def half_graphs(graphs: Path, shape: ModelShape, limits: Limits) -> Path:

@@ -197,10 +197,10 @@ def _fill(
     if runtime == "torchscript":
         _trace(layout.front, source, step)
     elif config.graph_precision == "fp32":
-        _export(layout.front, source, step)
+        _export(layout.front, source, choice.runtime, step)
     else:
         with workspace(layout.root) as graphs:
-            _export(graphs, source, step)
+            _export(graphs, source, choice.runtime, step)
             conversion = _convert(graphs, layout.front, config.precision, policy, source, step)
     if conversion and choice.runtime == "tensorrt" and config.precision == "int8":
         conversion = _put_into_half(layout.front, conversion, source, step)
@@ -260,12 +260,17 @@ def _fill(
     return facts
 
 
-def _export(folder: Path, source: Source, step: Steps) -> None:
-    """Write the float32 graphs."""
+def _export(folder: Path, source: Source, runtime: str, step: Steps) -> None:
+    """Write the float32 graphs, as the runtime likes them best."""
     with step(f"export {ENCODER_FILE}"):
         export_encoder(source.checkpoint.model, folder / ENCODER_FILE)
     with step(f"export {DECODER_FILE}"):
-        export_decoder(source.checkpoint.model, folder / DECODER_FILE, source.shape.num_candidates)
+        export_decoder(
+            source.checkpoint.model,
+            folder / DECODER_FILE,
+            source.shape.num_candidates,
+            joined=runtime == "tensorrt",
+        )
 
 
 def _trace(folder: Path, source: Source, step: Steps) -> None:

@@ -121,10 +121,14 @@ def test_the_compiler_builds_kobart_mini(prepared: dict[str, Path], precision: s
         for profile in compiled.profiles:
             assert profile.activation_bytes > 0
             assert profile.num_kernels > 10
+    num_layers = ModelConfig.from_manifest(folder / MANIFEST_NAME).shape.num_decoder_layers
     wanted = {"fp32": {"Float"}, "fp16": {"Half"}, "int8": {"Int8", "Half"}}[precision]
     for profile in decoder.profiles:
         assert set(profile.products) <= wanted
-        assert (profile.num_attentions > 0) == (precision != "fp32")
+        # Of itself and of the source, in each layer; without a copy of the probabilities.
+        assert profile.num_attentions == (0 if precision == "fp32" else 2 * num_layers)
+        if precision != "fp32":
+            assert profile.num_kv_copies <= 2 * num_layers
     for profile in encoder.profiles:
         assert set(profile.products) == {"int8": {"Int8"}}.get(precision, wanted)
         assert (profile.num_attentions > 0) == (precision != "fp32")

@@ -50,9 +50,17 @@ def cuda(request: pytest.FixtureRequest) -> Iterator[CudaRuntimeDouble]:
         yield cuda
 
 
+@pytest.fixture(scope="session")
+def joined_graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What TensorRT's plans are made from: the same model in TensorRT's layout."""
+    folder = tmp_path_factory.mktemp("joined")
+    export_tiny(folder, joined=True)
+    return folder
+
+
 @pytest.fixture
-def plans(cuda: CudaRuntimeDouble, graphs: Path, tmp_path: Path) -> Path:
-    build_tiny_plans(graphs, tmp_path)
+def plans(cuda: CudaRuntimeDouble, joined_graphs: Path, tmp_path: Path) -> Path:
+    build_tiny_plans(joined_graphs, tmp_path)
     return tmp_path
 
 

@@ -36,10 +36,10 @@ def tiny_model(seed: int = 0) -> BartForConditionalGeneration:
     return model
 
 
-def export_tiny(folder: Path) -> None:
+def export_tiny(folder: Path, *, joined: bool = False) -> None:
     """Write `encoder.onnx` and `decoder.onnx`."""
     export_encoder(tiny_model(), folder / ENCODER_FILE)
-    export_decoder(tiny_model(), folder / DECODER_FILE, SHAPE.num_candidates)
+    export_decoder(tiny_model(), folder / DECODER_FILE, SHAPE.num_candidates, joined=joined)
 
 
 def build_tiny_plans(onnx_folder: Path, folder: Path) -> None:
