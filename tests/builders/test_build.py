@@ -189,8 +189,8 @@ def test_other_shapes_and_families_pass_the_gate(
 def damaged_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """An export whose decoder differs a little from the checkpoint."""
 
-    def export_damaged(model: Any, path: Path, num_candidates: int) -> None:
-        export_decoder(model, path, num_candidates)
+    def export_damaged(model: Any, path: Path, num_candidates: int, *, joined: bool) -> None:
+        export_decoder(model, path, num_candidates, joined=joined)
         graph = onnx.load(path)
         for tensor in graph.graph.initializer:
             if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:

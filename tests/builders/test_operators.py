@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from builders.int8_half import write_int8_half
 from builders.optimizer_graphs import document_set, export_graphs, half_graphs
 from builders.pruning import ModelPruner
 from builders.quantize_qdq import quantize_qdq
@@ -41,9 +42,12 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         folders[f"{name} fp16"] = half_graphs(graphs, shape, limits)
         calibration = document_set(documents, 2, shape.vocab_size, limits)
         folders[f"{name} int8"] = tmp_path_factory.mktemp("int8")
+        quantized = tmp_path_factory.mktemp("qdq")
         scales = calibrate(graphs, shape, calibration, method="minmax").scales  # quick
         for file in GRAPH_FILES:
-            quantize_qdq(graphs / file, folders[f"{name} int8"] / file, scales[file], [])
+            quantize_qdq(graphs / file, quantized / file, scales[file], [])
+        files = {file: file for file in GRAPH_FILES}
+        write_int8_half(quantized, files, folders[f"{name} int8"], shape, calibration)
     return folders
 
 
