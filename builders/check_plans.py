@@ -13,12 +13,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from builders.compiler import DEFAULT_TARGETS, VERSION_NAME, CompiledGraph, compile_graph
-from builders.engine_contract import KV_TYPES, EngineContract, decoder_contract, encoder_contract
-from builders.prepared_plans import PlanJob, read_jobs
-from builders.profile_coverage import decoder_gap, encoder_gap
-from kobart_runtime.errors import ConfigError, KobartError
-from kobart_runtime.model_config import ENGINE_FILES, MANIFEST_NAME, ModelConfig
+from kobart_runtime.required_packages import required_packages
+
+with required_packages("kobart-check-plans", "build,tensorrt-check"):
+    from builders.compiler import DEFAULT_TARGETS, VERSION_NAME, CompiledGraph, compile_graph
+    from builders.engine_contract import (
+        KV_TYPES,
+        EngineContract,
+        decoder_contract,
+        encoder_contract,
+    )
+    from builders.prepared_plans import PlanJob, read_jobs
+    from builders.profile_coverage import decoder_gap, encoder_gap
+    from kobart_runtime.errors import ConfigError, KobartError
+    from kobart_runtime.model_config import ENGINE_FILES, MANIFEST_NAME, ModelConfig
 
 MIB = 1 << 20
 _ENCODER, _DECODER = ENGINE_FILES["tensorrt"]

@@ -31,6 +31,7 @@ else:
 ARGUMENTS = {
     "kobart-bench": ["compare", "build/none"],
     "kobart-build": ["--output", "out"],
+    "kobart-check-plans": ["build/none"],
     "kobart-evaluate": ["build/none", "--data", "none.jsonl"],
     "kobart-finetune": ["--train", "none.jsonl", "--output", "out"],
     "kobart-health": [],
