@@ -25,14 +25,14 @@ from benchmarks.contestants import (
 from benchmarks.converted import ctranslate2_contestants
 from benchmarks.our_runtime import open_tokenizer
 from benchmarks.recording import REPORTS, Content, add_output, record
-from benchmarks.subjects import DEFAULT_DATA, BuildFacts
+from benchmarks.subjects import BuildFacts, add_documents
 from builders.checkpoint import RANDOM_CHECKPOINT
 from builders.checkpoint_files import find_folder
 from builders.paths import DEFAULT_CHECKPOINT
 from client.arguments import add_setting_flags, given_settings
 from client.report.document import Text
 from client.rouge import characters, rouge_l
-from kobart_documents import ReadOptions, add_reading_flags, read_pairs
+from kobart_documents import ReadOptions, read_pairs
 from kobart_runtime.errors import CheckpointError, ConfigError, InvalidArgumentError
 
 COMMAND = "compare"
@@ -178,14 +178,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="DIR",
         help="what the builds came from (default: as the first one says)",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=DEFAULT_DATA,
-        metavar="FILE",
-        help="documents with their summaries (default: kobart-mini's dev set)",
-    )
-    add_reading_flags(parser)
+    add_documents(parser, summaries=True)
     parser.add_argument(
         "--documents",
         type=int,

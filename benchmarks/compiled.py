@@ -20,6 +20,7 @@ from typing import Any
 from benchmarks.pages import fill_pages, markdown_table
 from benchmarks.results import read_json, write_json
 from builders.checkpoint import RANDOM_CHECKPOINT
+from builders.checkpoint_files import DEV_FILE
 from builders.compiler import DEFAULT_TARGETS, VERSION_NAME, CompiledGraph, compile_graph
 from builders.compiler_abi import wheel_folder
 from builders.config import BuildConfig
@@ -28,8 +29,9 @@ from builders.int8_half import write_int8_half
 from builders.paths import CHECKOUT, DEFAULT_CHECKPOINT
 from builders.pipeline import Source, load_source
 from builders.plans import all_profiles
-from builders.precision import DEV_FILE, make_half
+from builders.precision import make_half
 from builders.quantize_qdq import quantize_qdq
+from builders.workspace import MIB
 from calibration.calibrator import calibrate
 from calibration.documents import DocumentSet
 from calibration.scales import GRAPH_FILES
@@ -42,7 +44,6 @@ MODELS = {"kobart-mini": DEFAULT_CHECKPOINT, "full size": RANDOM_CHECKPOINT}
 PRECISIONS = ("fp32", "fp16", "int8")
 PORTABLE, TENSORRT = "portable", "tensorrt"  # layouts
 NUM_DOCUMENTS = 2  # kernels do not depend on the scales
-MIB = 1 << 20
 
 Row = dict[str, Any]
 

@@ -23,14 +23,14 @@ from benchmarks.engine_feeds import (
 )
 from benchmarks.our_runtime import open_tokenizer
 from benchmarks.recording import REPORTS, Content, add_output, record
-from benchmarks.subjects import DEFAULT_DATA, BuildFacts, serving
+from benchmarks.subjects import BuildFacts, add_documents, serving
 from client.perf.input_data import write_json
 from client.perf.options import Concurrency, PerfOptions, RequestCount
 from client.perf.profile import read_csv
 from client.perf.usage import UsageSampler
 from client.perf_analyzer import PerfAnalyzer, find_perf_analyzer
 from client.report.document import Text
-from kobart_documents import ReadOptions, add_reading_flags, read_texts
+from kobart_documents import ReadOptions, read_texts
 from kobart_runtime.errors import ConfigError
 from kobart_runtime.runners import Engine, open_engine
 from server.supervisor import TritonServer
@@ -188,14 +188,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "perf_analyzer on the real Triton; the difference is transport.",
     )
     parser.add_argument("build", type=Path, metavar="BUILD", help="folder of a build")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=DEFAULT_DATA,
-        metavar="FILE",
-        help="documents (default: kobart-mini's dev set)",
-    )
-    add_reading_flags(parser, summaries=False)
+    add_documents(parser, summaries=False)
     parser.add_argument("--batch-sizes", type=_integers, metavar="N,...", help="default: 1 to max")
     parser.add_argument(
         "--source-lengths", type=_integers, metavar="N,...", help="tokens; default: 64 to max"

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from builders.checkpoint import RANDOM_CHECKPOINT
+from builders.checkpoint_files import DEV_FILE
 from builders.config import BuildConfig
 from builders.paths import DEFAULT_CHECKPOINT, DEFAULT_CHECKPOINT_FOLDER
 from builders.pipeline import build
-from builders.precision import DEV_FILE
 from kobart_runtime.errors import KobartError
 from kobart_runtime.model_config import MANIFEST_NAME
 

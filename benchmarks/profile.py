@@ -16,11 +16,11 @@ from benchmarks.operators import OperatorProfile, profile_engine
 from benchmarks.our_runtime import open_tokenizer
 from benchmarks.phases import PHASES, PhaseTimer
 from benchmarks.recording import REPORTS, Content, add_output, record
-from benchmarks.subjects import DEFAULT_DATA, BuildFacts
+from benchmarks.subjects import BuildFacts, add_documents
 from client.arguments import add_setting_flags, given_settings
 from client.perf.statistics import Spread
 from client.report.document import Column, Headline, Plot, Row, Series, Table, Text
-from kobart_documents import ReadOptions, add_reading_flags, read_texts
+from kobart_documents import ReadOptions, read_texts
 
 COMMAND = "profile"
 ROLES = ("encoder", "decoder")
@@ -212,14 +212,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "engines operator by operator (ONNX Runtime builds).",
     )
     parser.add_argument("build", type=Path, metavar="BUILD", help="folder of a build")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=DEFAULT_DATA,
-        metavar="FILE",
-        help="documents (default: kobart-mini's dev set)",
-    )
-    add_reading_flags(parser, summaries=False)
+    add_documents(parser, summaries=False)
     add_setting_flags(parser)
     add_output(parser, COMMAND, quick="8 documents and 2 repeats")
     parser.set_defaults(run=run)

@@ -16,7 +16,7 @@ from benchmarks.recording import REPORTS, Content, add_output, record
 from benchmarks.serve_content import serve_content
 from benchmarks.serve_plan import ServePlan
 from benchmarks.serve_results import Level, Probe, ServeResults
-from benchmarks.subjects import DEFAULT_DATA, BuildFacts, serving
+from benchmarks.subjects import BuildFacts, add_documents, serving
 from client.arguments import add_setting_flags, given_settings
 from client.config import RetryPolicy
 from client.perf.driver import Driver, PerfAnalyzerDriver
@@ -28,7 +28,7 @@ from client.perf.usage import UsageSampler
 from client.perf_analyzer import find_perf_analyzer
 from client.report.document import Text
 from client.sync_client import KobartClient
-from kobart_documents import ReadOptions, add_reading_flags, read_texts
+from kobart_documents import ReadOptions, read_texts
 from kobart_runtime.errors import KobartError
 from kobart_runtime.settings import GenerationSettings
 from server.supervisor import TritonServer
@@ -214,14 +214,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="N",
         help="requests/s for which replicas are counted (default %(default)g)",
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=DEFAULT_DATA,
-        metavar="FILE",
-        help="documents (default: kobart-mini's dev set)",
-    )
-    add_reading_flags(parser, summaries=False)
+    add_documents(parser, summaries=False)
     parser.add_argument(
         "--lengths", metavar="CHARS[:WEIGHT],...", help="make documents of these lengths from them"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builders.paths import DEFAULT_CHECKPOINT_FOLDER
+from kobart_documents import add_reading_flags
 from kobart_runtime.model_config import (
     MANIFEST_NAME,
     TOKENIZER_FILE,
@@ -19,6 +21,24 @@ from server.build_folder import BuildFolder
 from server.supervisor import TritonServer, free_ports
 
 DEFAULT_DATA = DEFAULT_CHECKPOINT_FOLDER / "dev.jsonl"
+
+
+def add_documents(parser: argparse.ArgumentParser, *, summaries: bool) -> None:
+    """Add `--data` and how its file is read.
+
+    Args:
+        parser: Of a command that measures on documents.
+        summaries: Whether their summaries are read too.
+    """
+    kind = "documents with their summaries" if summaries else "documents"
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=DEFAULT_DATA,
+        metavar="FILE",
+        help=f"{kind} (default: kobart-mini's dev set)",
+    )
+    add_reading_flags(parser, summaries=summaries)
 
 
 @dataclass(frozen=True, kw_only=True)

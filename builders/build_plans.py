@@ -14,9 +14,8 @@ from pathlib import Path
 
 from builders.disk import disk_errors
 from builders.prepared_plans import PlanJob, read_jobs
+from builders.workspace import MIB
 from kobart_runtime.errors import BuildError, ConfigError, KobartError
-
-MIB = 1 << 20
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -25,10 +25,10 @@ with required_packages("kobart-check-plans", "build,tensorrt-check"):
     )
     from builders.prepared_plans import PlanJob, read_jobs
     from builders.profile_coverage import decoder_gap, encoder_gap
+    from builders.workspace import MIB
     from kobart_runtime.errors import ConfigError, KobartError
     from kobart_runtime.model_config import ENGINE_FILES, MANIFEST_NAME, ModelConfig
 
-MIB = 1 << 20
 _ENCODER, _DECODER = ENGINE_FILES["tensorrt"]
 
 

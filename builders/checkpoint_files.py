@@ -25,6 +25,7 @@ ADAPTER_FILE = "adapter_config.json"
 ADDED_TOKENS_FILE = "added_tokens.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 VOCABULARY_FILE = "vocab.json"
+DEV_FILE = "dev.jsonl"  # documents with their summaries that a checkpoint ships
 # What a hub id's tokenizer is checked against, beside the files that a build is made from.
 TOKEN_FILES = (ADDED_TOKENS_FILE, TOKENIZER_CONFIG_FILE, VOCABULARY_FILE)
 OPTIONAL_FILES = (GENERATION_FILE, TOKENIZER_FILE)

@@ -15,6 +15,7 @@ from builders.precision import AGREEMENT_GATES
 from builders.profiles import Profile, decoder_profiles, encoder_profiles
 from builders.repository import Layout
 from builders.verification import NUM_BEAMS, Verification, compare
+from builders.workspace import MIB
 from calibration.scales import GRAPH_FILES
 from kobart_runtime.errors import BuildError
 from kobart_runtime.model_config import ENGINE_FILES, EngineConfig, ModelShape
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from builders.pipeline import Source
     from builders.steps import Steps
 
-MIB = 1 << 20
 TIMING_CACHE = ".tensorrt-timing.cache"  # beside the builds; TensorRT checks whose timings it has
 SPARSE_STEP = "2:4"  # the pruning that TensorRT's sparse kernels are for
 

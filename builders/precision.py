@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from builders.agreement import Teacher
 from builders.checkpoint import RANDOM_CHECKPOINT
-from builders.checkpoint_files import find_files
+from builders.checkpoint_files import DEV_FILE, find_files
 from builders.choosing import Choice, Policy, below_gate, dynamic_kind, fastest
 from builders.half_precision import OVERFLOW_DOCUMENTS, convert_to_half
 from builders.quantize_dynamic import write_dynamic
@@ -34,7 +34,6 @@ from kobart_runtime.errors import ConfigError
 from kobart_runtime.model_config import DECODER_FILE, ENCODER_FILE, ModelShape
 from kobart_runtime.onnxruntime_runner import OnnxRuntimeRunner
 
-DEV_FILE = "dev.jsonl"  # documents that a checkpoint ships
 AGREEMENT_GATES = {"fp16": 0.995, "int8": 0.97}
 INT8_AIM = 0.99  # below it, the most sensitive products of a trained model stay float32
 QDQ, DYNAMIC, UNSIGNED = "qdq", "dynamic", "dynamic-unsigned"

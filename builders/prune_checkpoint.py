@@ -10,7 +10,8 @@ from typing import Any
 from transformers import BartForConditionalGeneration
 
 from builders.checkpoint import Checkpoint
-from builders.prune_documents import DEV_FILE, LossBatch, dev_batches
+from builders.checkpoint_files import DEV_FILE
+from builders.prune_documents import LossBatch, dev_batches
 from builders.prune_steps import TWO_FOUR, PruneStep
 from builders.pruning import ModelPruner
 from kobart_runtime.tokenizer import Tokenizer

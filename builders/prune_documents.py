@@ -15,7 +15,6 @@ from kobart_runtime.errors import DocumentError, InvalidArgumentError
 from kobart_runtime.model_config import TokenIds
 from kobart_runtime.tokenizer import Tokenizer
 
-DEV_FILE = "dev.jsonl"
 IGNORED = -100  # label that the loss skips, as in HF
 MAX_DOCUMENTS = 16
 MAX_SOURCE_IDS = 512  # of each document; the loss is to rank layers, not to be reported

@@ -26,19 +26,22 @@ class FloatKvEncoder:
 
     kv_dtype: Any = np.float32
 
-    def __init__(self, encoder: Encoder, path: Path, shape: ModelShape) -> None:
+    def __init__(
+        self, encoder: Encoder, path: Path, shape: ModelShape, num_threads: int = 0
+    ) -> None:
         """Open the graph that turns keys and values into floats.
 
         Args:
             encoder: Of int8 K/V.
             path: The graph; see `builders/cross_kv.py`.
             shape: The engines' dimensions.
+            num_threads: Of the graph; 0 takes one per physical core.
 
         Raises:
             EngineError: The file cannot be loaded.
         """
         self._encoder = encoder
-        self._to_float = open_session(path)
+        self._to_float = open_session(path, num_threads)
         self._bytes = bindings.of_layers(bindings.past_cross, shape.num_decoder_layers)
         self._floats = bindings.of_layers(bindings.present_cross, shape.num_decoder_layers)
 

@@ -101,7 +101,7 @@ def open_engine(folder: Path, role: str, config: ModelConfig, num_threads: int =
         from kobart_runtime.float_kv_encoder import FloatKvEncoder
 
         encoder = open_encoder(folder, engines, num_threads)
-        return FloatKvEncoder(encoder, folder / further[0], config.shape).run
+        return FloatKvEncoder(encoder, folder / further[0], config.shape, num_threads).run
     if role == "encoder" and config.encoder_engine == "openvino":
         return open_encoder(folder, engines, num_threads).run
     from kobart_runtime.onnxruntime_runner import open_session, run_session

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kobart_runtime import bindings
+from kobart_runtime.admission import MEBIBYTE
 from kobart_runtime.cuda_device import CudaDevice, DeviceBuffer
 from kobart_runtime.device_kv_cache import DeviceKvCache, KvBlock
 from kobart_runtime.device_step_buffers import StepBuffers
@@ -24,7 +25,6 @@ from kobart_runtime.model_config import ENGINE_FILES, ModelShape
 from kobart_runtime.model_runner import StepInputs, StepOutput
 from kobart_runtime.tensorrt_engine import TensorRtEngine
 
-MIB = 1 << 20
 _logger = logging.getLogger(__name__)
 
 ENCODER_PLAN, DECODER_PLAN = ENGINE_FILES["tensorrt"]
@@ -113,16 +113,16 @@ class TensorRtRunner:
         needed, free = max(engine.scratch_bytes for engine in engines), self._device.free_bytes()
         if needed > free:
             raise EngineError(
-                f"the plans need {needed / MIB:.0f} MiB of scratch memory, {free / MIB:.0f} MiB of "
-                "the GPU are free: free some, or build with a smaller --max-batch-size, "
-                "--max-beams, --max-source-length or --max-target-length"
+                f"the plans need {needed / MEBIBYTE:.0f} MiB of scratch memory, "
+                f"{free / MEBIBYTE:.0f} MiB of the GPU are free: free some, or build with a "
+                "smaller --max-batch-size, --max-beams, --max-source-length or --max-target-length"
             )
         scratch = DeviceBuffer(self._device, needed)
         for engine in engines:
             engine.use_scratch(scratch)
         _logger.info(
             "scratch memory of the plans: %.0f MiB, shared by %d execution contexts",
-            needed / MIB,
+            needed / MEBIBYTE,
             sum(engine.num_contexts for engine in engines),
         )
 

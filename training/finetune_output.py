@@ -10,8 +10,7 @@ from typing import Any
 from transformers import BartForConditionalGeneration
 
 from builders.checkpoint import Checkpoint
-from builders.checkpoint_files import CONFIG_FILE, GENERATION_FILE, CheckpointFiles
-from builders.prune_documents import DEV_FILE
+from builders.checkpoint_files import CONFIG_FILE, DEV_FILE, GENERATION_FILE, CheckpointFiles
 from builders.prune_format import EXTENSION
 from kobart_documents import Pair, write_jsonl
 from kobart_runtime.model_config import TOKENIZER_FILE

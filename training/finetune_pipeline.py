@@ -12,10 +12,9 @@ from typing import Any
 import torch
 
 from builders.checkpoint import RANDOM_CHECKPOINT, Checkpoint, load_checkpoint
-from builders.checkpoint_files import CheckpointFiles, find_files
+from builders.checkpoint_files import DEV_FILE, CheckpointFiles, find_files
 from builders.disk import check_room, disk_errors
 from builders.prune_checkpoint import prune_checkpoint
-from builders.prune_documents import DEV_FILE
 from builders.prune_ledger import num_params
 from builders.special_ids import IdOverrides
 from builders.staging import check_output, staged

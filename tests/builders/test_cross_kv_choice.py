@@ -173,6 +173,18 @@ def test_the_engine_models_encoder_gives_the_floats_of_the_front_models_bytes(
     assert teacher.agreement_of(open_engine_models(folder, engines)) > 0.99
 
 
+def test_both_graphs_of_the_engine_models_encoder_have_the_threads_that_were_asked_for(
+    folder: Path, engines: EngineConfig, mini: Source
+) -> None:
+    """The calling thread works as well: a session of five starts four."""
+    tasks = Path("/proc/self/task")
+    bytes_of = open_encoder(folder, replace(engines, cross_kv="int8"), num_threads=1)
+    before = len(list(tasks.iterdir()))
+    encoder = FloatKvEncoder(bytes_of, folder / CROSS_FLOAT_FILE, mini.shape, num_threads=5)
+    assert len(list(tasks.iterdir())) == before + 4
+    del encoder
+
+
 def test_a_step_of_each_is_timed(folder: Path, engines: EngineConfig, mini: Source) -> None:
     assert mini.documents
     times = step_ms({"float": open_runner(folder, engines)}, mini.documents.sample(8))

@@ -83,18 +83,6 @@ class Gate:
         self._opened.set()
 
 
-class RaiseAtCall:
-    """Raises at one call and lets all others pass."""
-
-    def __init__(self, number: int, error: Exception) -> None:
-        self._calls_left, self._error = number, error
-
-    def __call__(self, _: object) -> None:
-        self._calls_left -= 1
-        if self._calls_left == 0:
-            raise self._error
-
-
 def request(
     source: tuple[int, ...], settings: GenerationSettings, *, stream: bool = False
 ) -> tuple[Request, RecordingListener]:
